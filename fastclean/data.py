@@ -204,15 +204,14 @@ def read_table(
             d = pd.read_parquet(path)
             d = d.reset_index() if d.index.name is not None else d
             return pd.DataFrame({str(c): pd.Series([_text(v) for v in d[c]], dtype=object) for c in d})
-        kw = dict(dtype=object, keep_default_na=False, na_filter=False, encoding='utf-8-sig', encoding_errors='surrogateescape')
-        head = pd.read_csv(path, header=None, nrows=1, sep='\0', quoting=3, **kw).iloc[0, 0]
+        kw = dict(header=None, dtype=object, keep_default_na=False, na_filter=False, encoding='utf-8-sig', encoding_errors='surrogateescape')
+        head = pd.read_csv(path, nrows=1, sep='\0', quoting=3, **kw).iloc[0, 0]
         sep = max(',\t;', key=head.count) if not re.search(r'\.(tsv|tab)\b', path.name.lower()) else '\t'
         d = pd.read_csv(path, sep=sep, **kw)
     except (ValueError, OSError, LookupError) as e: raise ValueError(f'{encode_name(path)} cannot be read as a table: {str(e).splitlines()[0]}') from e
-    if not isinstance(d.index, pd.RangeIndex): raise ValueError(f'{encode_name(path)} cannot be read as a table: rows have more cells than the header')
-    names = [encode_name(str(c).strip()) for c in d.columns]
+    names = [encode_name(c.strip()) for c in d.iloc[0]]
     if len(set(names)) < len(names): raise ValueError(f"{encode_name(path)} has a column twice: {', '.join(names)}")
-    return d.set_axis(names, axis=1)
+    return d[1:].set_axis(names, axis=1).reset_index(drop=True)
 
 # %% ../nbs/01_data.ipynb #0000001a
 _item_words, _label_words = re.compile(r'path|file|image|img|item|name', re.I), re.compile(r'label|class|target|categ|^y$', re.I)
