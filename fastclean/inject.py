@@ -118,7 +118,7 @@ def _clashes(before, on):
     if before is not None and (before.on == on or 'all' in (before.on, on)):
         raise ValueError(f'these data have noise on {before.on!r} already: start from those without noise')
 
-def _noisy_labels(parts, noise, seed, on, root, before=None):
+def _noisy_labels(parts, noise, seed, on, roots, before=None):
     "New labels of each dataset of `parts`, (n,) each, and the truth; `before` is the truth of noise on another split."
     if _target_tl(parts[0]) is None:
         raise ValueError(f'with_noise needs fastai Datasets with one target; got {type(parts[0]).__name__}. Add the noise to your DataFrame, with add_noise, and make the DataLoaders of it')
@@ -127,7 +127,8 @@ def _noisy_labels(parts, noise, seed, on, root, before=None):
     _clashes(before, on)
     vocab, given = class_names(SimpleNamespace(train_ds=parts[0])), [given_labels(ds) for ds in parts]
     if given[0].ndim == 2: raise ValueError('noise models are for one label per item; these data are multi-label')
-    names, sizes = [_names(ds, root) for ds in parts], [len(o) for o in given]
+    root, sizes = _items_root(parts, *roots), [len(o) for o in given]
+    names = [_names(ds, root) for ds in parts]
     true = np.concatenate(given) if before is None else pd.Index(vocab, dtype=object).get_indexer(before.frame.true_label)
     new = _noisy(noise, *(np.concatenate([o[i] for i in which]) for o in (given, names)), vocab, seed)
     for i, o in zip(which, np.split(new, np.cumsum([sizes[i] for i in which])[:-1])): given[i] = o
@@ -149,7 +150,7 @@ def with_noise(self:DataLoaders,
 )->DataLoaders: # New DataLoaders; the truth is their `noise`
     "The same items with noisy labels; the flips are recorded in `dls.noise`."
     parts = [dl.dataset for dl in self.loaders]
-    labels, truth = _noisy_labels(parts, noise, seed, on, _items_root(parts, root, self.path), self.__dict__.get('noise'))
+    labels, truth = _noisy_labels(parts, noise, seed, on, (root, self.path), self.__dict__.get('noise'))
     dls = relabel_dls(self, dict(enumerate(labels)))
     _check_noisy([dl.dataset for dl in dls.loaders], labels)
     return _keep_truth(dls, truth)
@@ -170,7 +171,7 @@ def with_noise(self:Datasets,
 )->Datasets: # New Datasets; the truth is their `noise`
     "The same items with noisy labels; the flips are recorded in `dsets.noise`."
     parts = [self.subset(i) for i in range(self.n_subsets)]
-    labels, truth = _noisy_labels(parts, noise, seed, on, _items_root(parts, root), self.__dict__.get('noise'))
+    labels, truth = _noisy_labels(parts, noise, seed, on, (root,), self.__dict__.get('noise'))
     new = {_key(_item(_target_tl(ds), i)): int(y) for ds, ys in zip(parts, labels) for i, (y, old) in enumerate(zip(ys, given_labels(ds))) if y != old}
     dsets = _relabel(self, Relabel(_target_tl(self).tfms, new))
     dsets._dl_type, dsets.noise = self._dl_type, truth

@@ -212,7 +212,7 @@ def random_noise_matrix(
     if not 0 <= sparsity <= most + 1e-9: raise ValueError(f'with {K} classes the sparsity must lie between 0 and {most:.3g}, so that each row has a wrong class; got {sparsity}')
     rng = np.random.default_rng(seed)
     e = rng.uniform(-1, 1, K); e -= e.mean()
-    diag = mean + .3*min(mean, 1 - mean)*e/np.abs(e).max()
+    diag = mean + rng.uniform(.1, .3)*min(mean, 1 - mean)*e/np.abs(e).max()
     filled = max(K, round((1 - sparsity)*K*(K - 1)))
     n_wrong = np.full(K, filled//K); n_wrong[np.argsort(diag)[:filled % K]] += 1     # the rows with most noise spread it most
     T = np.diag(diag)
