@@ -162,7 +162,7 @@ def check_noise_matrix(
     "A noise matrix whose rows sum to 1, or a `ValueError`."
     T = np.asarray(matrix, dtype=np.float64)
     if T.ndim != 2 or T.shape[0] != T.shape[1]: raise ValueError(f'a noise matrix has a row and a column for each class; got shape {T.shape}')
-    if not (np.isfinite(T).all() and (T >= 0).all()): raise ValueError('a noise matrix holds probabilities: numbers from 0 to 1')
+    if not (T >= 0).all(): raise ValueError('a noise matrix holds probabilities: numbers from 0 to 1')
     if (bad := np.abs(T.sum(1) - 1) > 1e-4).any():
         turn = '; its columns do, so transpose it' if (np.abs(T.sum(0) - 1) <= 1e-4).all() else ''
         raise ValueError(f'each row of a noise matrix must sum to 1, T[i, j] = P(given = j | true = i); row {bad.argmax()} sums to {T[bad.argmax()].sum():.4g}{turn}')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
 from fastai.text.all import TextDataLoaders
-from fastai.vision.all import (CategoryBlock, CrossEntropyLossFlat, ColReader, ColSplitter, DataBlock, DataLoaders, Datasets, GrandparentSplitter, ImageBlock, ImageDataLoaders, IndexSplitter, Learner,
+from fastai.vision.all import (CategoryBlock, ClassificationInterpretation, CrossEntropyLossFlat, accuracy, load_learner, ColReader, ColSplitter, DataBlock, DataLoaders, Datasets, GrandparentSplitter, ImageBlock, ImageDataLoaders, IndexSplitter, Learner,
                                MultiCategoryBlock, PILImage, PILImageBW, RandomSplitter, Resize, Categorize, ToTensor, get_image_files, parent_label)
 from PIL import Image
 
@@ -220,6 +220,19 @@ def test_unsuitable_dls(folder):
     with pytest.raises(ValueError, match='fastai Datasets with one target'): plain.with_noise(HALF)
     one = ImageDataLoaders.from_name_func(folder, get_image_files(folder), lambda f: 'same', item_tfms=Resize(8), num_workers=0)
     with pytest.raises(ValueError, match='at least two classes'): one.with_noise(HALF)
+
+@pytest.mark.parametrize('make', [lambda folder, dls: dls.with_noise(HALF), lambda folder, dls: block(item_tfms=Resize(8)).with_noise(HALF).dataloaders(folder, path=folder, bs=8, num_workers=0)])
+def test_a_learner_needs_no_more_than_usual(folder, dls, make):
+    new = make(folder, dls)
+    learn = Learner(new, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(new.c)), metrics=accuracy)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        assert isinstance(learn.loss_func, CrossEntropyLossFlat) and new.c == 3
+        assert learn.predict(new.train_ds.items[0])[0] in CLASSES
+        assert learn.get_preds()[1].tolist() == given_labels(new.valid_ds).tolist()
+        assert ClassificationInterpretation.from_learner(learn).confusion_matrix().sum() == 24
+        learn.export(folder.parent/'m.pkl')
+    assert load_learner(folder.parent/'m.pkl').predict(new.train_ds.items[0])[0] in CLASSES
 
 # ---- DataBlock and Datasets
 
