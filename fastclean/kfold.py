@@ -127,8 +127,9 @@ class KFoldLearner:
         if not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed must be a whole number from 0; got {seed!r}')
         if len(dls.loaders) == 1: dls = type(dls)(dls.train, dls.train.new(subset(dls.train_ds, [], 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
         self.dls, self.learner_fn, self.n_splits, self.tag, self.seed = dls, learner_fn, n_splits, tag, int(seed)
-        self.vocab, names = class_names(dls), item_names(dls.train_ds, dls.path)
-        self.fold = fold_ids(given_labels(dls.train_ds), n_splits, _group_items(groups, dls.train_ds, names), seed, self.vocab)
+        self.vocab, labels = class_names(dls), given_labels(dls.train_ds)
+        if labels.ndim == 1 and labels.max(initial=-1) >= len(self.vocab): raise ValueError(f'there are targets up to {labels.max()} and {len(self.vocab)} classes: fastclean works on classification data')
+        self.fold = fold_ids(labels, n_splits, _group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
         self.cache, self._job, self._parts, self._finished = cache and Path(cache).absolute(), None, None, False
 
     @classmethod

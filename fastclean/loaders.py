@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['item_names', 'class_names', 'given_labels', 'subset', 'plain_dl', 'fold_dls', 'readable', 'Relabel', 'relabel_dls',
-           'ds_split', 'learner_probs']
+           'source_dls', 'ds_split', 'learner_probs']
 
 # %% ../nbs/02_loaders.ipynb #00000002
 import os
@@ -15,12 +15,15 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders, Datasets, TfmdLists
+from fastai.data.transforms import Categorize, ColReader, IntToFloatTensor, Normalize, ToTensor
 from fastai.learner import Learner
+from fastai.vision.core import PILImage
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fasttransform import ItemTransform, Pipeline
+from PIL import Image
 
-from .core import FastcleanWarning, InSampleWarning, Predictions, encode_name, number_repeats, versions
+from .core import InSampleWarning, Predictions, encode_name, number_repeats, versions
 
 # %% ../nbs/02_loaders.ipynb #00000007
 def _tls(ds): return ds.tls if isinstance(ds, Datasets) else L(ds) if isinstance(ds, TfmdLists) else L()
@@ -162,6 +165,36 @@ def relabel_dls(
     return type(dls)(*[dl.new(_relabel(dl.dataset, tfm)) for dl in dls.loaders], path=dls.path, device=dls.device)
 
 # %% ../nbs/02_loaders.ipynb #00000019
+class _ReadOnce:
+    "Reads an image at its final size, and remembers it while there is room."
+    def __init__(self, size, n, room=2_000_000_000):
+        self.size, self.keep, self.seen = size, n*size*size*3 <= room, {}
+    def __call__(self, file):
+        if (o := self.seen.get(file)) is None:
+            o = np.asarray(PILImage.create(file).convert('RGB').resize((self.size, self.size), Image.Resampling.BILINEAR))
+            if self.keep: self.seen[file] = o
+        return PILImage.create(o)
+
+def source_dls(
+    src, # A `Source` of images
+    size:int=160, # Side that images are squeezed to, in pixels
+    bs:int=64, # Batch size
+    batch_tfms=None, # Transforms of batches beside the normalisation; default none
+)->DataLoaders: # Of train, valid, test and unlabelled items, as far as there are any
+    "DataLoaders over the items of a source, in its order."
+    f = src.frame.assign(file=[os.fspath(o) for o in src.files()]).set_index('item')
+    read = _ReadOnce(size, len(f))
+    has = f.given_label.notna().to_numpy()
+    splits = [np.flatnonzero(has & (f.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
+    tfms = [[ColReader('file'), read], [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)]]
+    dsets = Datasets(f, tfms, splits=splits[:2 + (len(splits[2]) > 0)])
+    dls = dsets.dataloaders(bs=bs, val_bs=2*bs, num_workers=0, after_item=[ToTensor()], after_batch=[IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3), *L(batch_tfms)],
+                            path=src.root, drop_last=len(splits[0]) > bs)
+    rest = np.flatnonzero(~has)
+    if len(rest): dls.loaders.append(dls.valid.new(Datasets(tls=[dsets.tls[0]._new(f.iloc[rest], split_idx=1)]), shuffle=False, drop_last=False))
+    return dls
+
+# %% ../nbs/02_loaders.ipynb #0000001c
 def ds_split(
     i:int, # Number of a dataset in DataLoaders
 )->str: # 'train', 'valid' or 'test'
