@@ -241,8 +241,8 @@ def _label_candidates(d, taken):
     return ['given_label'] if 'given_label' in left else [c for c in left if _label_words.search(c)] or (left if len(left) == 1 else [])
 
 def _locate(root, name):
-    "A cell's path below `root` and its identity, None where there is no such file; tries our encoded form and Windows' slashes."
-    for n in dict.fromkeys((name, decode_name(name), name.replace('\\', '/'))):
+    "A cell's path below `root` and its identity, None where there is no such file; tries our own forms (`\\\\xNN`, `#2`) and Windows' slashes."
+    for n in dict.fromkeys((name, decode_name(name), name.replace('\\', '/'), re.sub(r'#\d+$', '', decode_name(name)))):
         try: st = os.stat(os.path.join(root, n))
         except (OSError, ValueError): continue
         if stat.S_ISREG(st.st_mode): return n, _id(st)

@@ -197,7 +197,8 @@ def test_missing_labels(tmp_path):
                                        ('path\tlabel\na.png\tx\nb.png\ty', 't.txt'), ('label , path\nx,./a.png\ny,b.png\n', 'T.CSV'), ('path,label\n"a.png",x\n\nb.png,y\n', 't.csv')])
 def test_ways_to_write_a_table(tmp_path, text, name):
     touch(tmp_path, 'a.png', 'b.png')
-    assert rows(read_source(table(tmp_path, text, name))) == {'a.png': ('train', 'x'), 'b.png': ('train', 'y')}
+    src = read_source(table(tmp_path, text, name))
+    assert rows(src) == {'a.png': ('train', 'x'), 'b.png': ('train', 'y')} and src.settings['item_col'] == 'path'
 
 def test_paths_in_a_table(tmp_path):
     root, out = tmp_path/'root', tmp_path/'out'
@@ -229,6 +230,9 @@ def test_repeated_paths_are_told_apart(tmp_path):
     touch(tmp_path, 'a.png', 'b.png')
     src = read_source(table(tmp_path, 'path,label\na.png,x\na.png,y\n./a.png,x\nb.png,x\n'))
     assert list(src.frame['item']) == ['a.png', 'a.png#2', 'a.png#3', 'b.png'] and src.frame.group.tolist() == [0, 0, 0, 1]
+    src.frame.drop(columns=['path', 'group']).to_csv(tmp_path/'again.csv', index=False)
+    again = read_source(tmp_path/'again.csv')
+    assert again.frame.equals(src.frame) and again.settings['missing'] == 0
 
 @pytest.mark.parametrize('header,item,label', [('path,label', 'path', 'label'), ('image_id,breed', 'image_id', 'breed'), ('Filename,Class', 'Filename', 'Class'), ('n,item,y', 'item', 'y'),
                                                ('path,true_label,given_label', 'path', 'given_label'), ('item,split,given_label,predicted_label', 'item', 'given_label')])
