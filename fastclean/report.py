@@ -230,13 +230,14 @@ def write_report(
     load=None, # A function of the item's name that gives its image, in place of reading a file below `root`
     title:str|None=None, # Heading; default names the source
     n_cards:int=500, # Suspects with a picture, at most
+    health=None, # The table of `health_summary`, if it is at hand
     steps=NEXT_STEPS, # How to go on: pairs of a sentence and its code
 )->Path: # The file
     "Write one self-contained HTML page with everything that was found."
     s = to_jsonable(summary if summary is not None else summarise(preds, issues))
     rows = select_suspects(issues)
     data = _data(rows, 7_000_000)
-    number, health = {}, health_summary(preds, issues)
+    number, health = {}, health_summary(preds, issues) if health is None else health
     for c in ('given_label', 'suggested_label'): number |= {(type(v), v): k for v, k in zip(rows[c], data['given' if c[0] == 'g' else 'sugg'])}
     style, script, page = (files('fastclean').joinpath(f'report.{o}').read_text(encoding='utf-8') for o in ('css', 'js', 'html'))
     source = str(s.get('settings', {}).get('source') or '')
