@@ -12,11 +12,10 @@ from warnings import warn
 
 import numpy as np
 import pandas as pd
-from fastprogress.fastprogress import progress_bar
 from safetensors.numpy import save_file
 
 from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, number_repeats, versions
-from .features import image_features, load_backbone, nearest
+from .features import image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
 from .heads import KernelMap, RidgeHead, RidgeHeads, SklearnHeads, fit_rounds, geometric_mean, neighbour_vote
 from .identity import describe, digest
@@ -45,12 +44,14 @@ class FeatureFolds:
         seed:int=42, # Seed of folds and landmarks
         weights=None, # Checkpoint file for the backbone
         image_size:int=160, # Side that images are squeezed to, in pixels
+        features_cache=None, # Folder of features that runs with other labels or settings share; default below `cache`
     ):
         if rounds < 1: raise ValueError(f'rounds must be 1 or more; got {rounds}')
         self.dls, self.backbone, self.weights, self.head, self.n_splits, self.rounds = dls, backbone, weights, head, n_splits, rounds
         self.neighbours, self.groups, self.tag, self.seed, self.image_size = neighbours, groups, tag, seed, image_size
         self._tmp = None if cache else tempfile.TemporaryDirectory(prefix='fastclean-')
         self.cache, self.vocab, self._fitted = Path(cache or self._tmp.name), class_names(dls), False
+        self.features_cache = Path(features_cache or self.cache/'features')
 
     def fit(self)->'FeatureFolds': # Itself
         "Compute the features, then fit the heads of all folds."
@@ -63,7 +64,7 @@ class FeatureFolds:
             stack.enter_context(store.open(replace=getattr(self, '_store', None)))
             self._store = store
             self._prepare()
-            for k in progress_bar(range(self.n_splits), leave=False, comment='folds'):
+            for k in progress(range(self.n_splits), 'folds'):
                 if f'fold-{k}' not in store: store.save(f'fold-{k}', self._fit_fold(k))
         self._heads, self._fitted = None, True
         return self
@@ -105,6 +106,8 @@ class FeatureFolds:
         self.datasets = [dl.dataset for dl in self.dls.loaders]
         self._names = np.concatenate([item_names(d, self.dls.path) for d in self.datasets])
         self.items, self.group = number_repeats(self._names)
+        frames = [getattr(d, 'items', None) for d in self.datasets]
+        if all(isinstance(o, pd.DataFrame) and 'group' in o for o in frames): self.group = pd.factorize(np.concatenate([o['group'] for o in frames]))[0]
         self.labels = np.concatenate([given_labels(d) for d in self.datasets])
         if self.labels.ndim > 1: raise ValueError('FeatureFolds does not take multi-label data yet')
         split = np.repeat([ds_split(i) for i in range(len(self.datasets))], [len(d) for d in self.datasets]).astype(object)
@@ -122,7 +125,7 @@ class FeatureFolds:
             return o if hasattr(datasets[d], 'tls') else o[0]
         sizes = [_file_size(o) for d in datasets for o in _raw_items(d)]
         ident = dict(kind='features', items=digest(*map(str, names)), sizes=digest(np.array(sizes)), backbone=self._net.name, weights=self._net.version, size=self.image_size, tag=self.tag)
-        cache = FoldCache(self.cache/f'features-{digest(*map(str, ident.values()))[:12]}', ident)
+        cache = FoldCache(self.features_cache/digest(*map(str, ident.values()))[:16], ident)
         stack.enter_context(cache.open())
         return image_features(_get, int(ends[-1]), self._net, self.image_size, cache=cache)
 
