@@ -13,9 +13,10 @@ extras['all'] = sorted({r for rs in extras.values() for r in rs})
 
 setup(
     version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(), author=cfg['author'],
-    license=cfg['license'], python_requires=f">={cfg['min_python']}",
+    license_expression=cfg['license'], python_requires=f">={cfg['min_python']}",
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=find_packages(include=['fastclean', 'fastclean.*']), include_package_data=True, zip_safe=False,
+    packages=find_packages(include=['fastclean', 'fastclean.*']), zip_safe=False,
+    package_data={'fastclean': ['*.html', '*.css', '*.js']},                     # the report's page
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['fastclean=fastclean._modidx:d']},
     classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Developers', 'Intended Audience :: Science/Research',

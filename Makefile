@@ -1,0 +1,52 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else: the environment is made when it is missing or out of date.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(CURDIR)/$(VENV)/bin
+READY  := $(VENV)/.installed
+
+# Several processes share the cores while testing; one thread each is fastest.
+TESTENV := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+WORKERS ?= 2
+
+.PHONY: help demo test check pytest nbtest test-browser export readme clean
+.NOTPARALLEL:
+
+help:    ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+
+$(READY): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'fastclean needs Python 3.11 or newer: make PYTHON=python3.12 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): some minutes and 6 GB the first time.'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY)    ## Find flipped labels in scikit-learn's digits
+	$(BIN)/fastclean demo
+
+test: check pytest nbtest    ## All tests that need nothing but Python
+
+check: $(READY)    ## Are modules and README in step with the notebooks?
+	$(TESTENV) python tools/check_export.py
+	$(TESTENV) python tools/readme.py --check
+
+pytest: $(READY)    ## The tests in tests/
+	$(TESTENV) python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+
+nbtest: $(READY)    ## The notebooks' own tests
+	$(TESTENV) nbdev-test --n_workers $(WORKERS) --timing
+
+test-browser: $(READY)    ## The report in a real browser (Debian: apt-get install chromium)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
+	$(TESTENV) python -m pytest tests/test_report.py
+
+export: $(READY)    ## Write the modules from the notebooks
+	$(TESTENV) nbdev-export
+	$(TESTENV) nbdev-clean
+
+readme: $(READY)    ## Write README.md from nbs/index.ipynb
+	$(TESTENV) python tools/readme.py
+
+clean:    ## Remove the environment and everything that can be made again
+	rm -rf $(VENV) build dist _proc _docs .pytest_cache *.egg-info
+	find fastclean tests tools nbs -name __pycache__ -prune -exec rm -rf {} +
