@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from .core import FastcleanWarning, atomic_path, check_labels, decode_name, encode_name, number_repeats
 from .data import Source, read_source, read_table
 from .loaders import Relabel, _item, _key, _relabel, _target_tl, class_names, ds_split, given_labels, item_names, relabel_dls
-from .noise import Noise
+from .noise import Noise, _as_call
 
 # %% ../nbs/03b_inject.ipynb #00000007
 @dataclass
@@ -53,7 +53,9 @@ class NoiseTruth:
         return counts / np.where(counts.sum(1, keepdims=True) > 0, counts.sum(1, keepdims=True), np.nan)
 
     def __len__(self): return len(self.frame)
-    def __repr__(self): return f'NoiseTruth: {self.frame.is_flipped.sum():,} of {self.noisy.sum():,} labels made wrong ({self.rate:.1%}) by {self.noise}, seed {self.seed}'
+    def __repr__(self):
+        by = _as_call(self.noise) if 'model' in self.noise else ' and '.join(f'{_as_call(v)} on {k}' for k, v in self.noise.items())
+        return f'NoiseTruth: {self.frame.is_flipped.sum():,} of {self.noisy.sum():,} labels made wrong ({self.rate:.1%}) by {by}, seed {self.seed}'
 
 def _noisy(noise, labels, names, vocab, seed):
     "Labels from a noise model or a function in its place, checked."

@@ -60,6 +60,11 @@ def _plain(v):
         return a.tolist() if a.size <= 100 else f"{'×'.join(map(str, a.shape))}, {hashlib.blake2b(a.tobytes(), digest_size=8).hexdigest()}"
     return to_jsonable(v)
 
+def _as_call(settings):
+    "Settings as one would write them in code; long ones cut short."
+    short = {k: o if len(o := repr(v)) <= 60 else o[:57] + '…' + o[-1] for k, v in settings.items() if k != 'model'}
+    return f"{settings['model']}({', '.join(f'{k}={v}' for k, v in short.items())})"
+
 class Noise:
     "Base of the noise models: gives items other labels."
     def __call__(self,
@@ -83,9 +88,7 @@ class Noise:
         "What the model is, to be kept beside its result."
         return dict(model=type(self).__name__, **{k: _plain(v) for k, v in self.__dict__.items() if k[0] != '_' and v is not None})
 
-    def __repr__(self):
-        s = self.settings()
-        return f"{s.pop('model')}({', '.join(f'{k}={v!r}' for k, v in s.items())})"
+    def __repr__(self): return _as_call(self.settings())
 
 # %% ../nbs/03_noise.ipynb #0000000c
 class ClassNoise(Noise):

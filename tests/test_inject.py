@@ -52,7 +52,7 @@ def test_truth_knows_rate_and_matrix():
     T = noise.matrix(3)
     assert (np.abs(t.matrix - T) <= 5*np.sqrt(T*(1 - T)/5000) + 1e-12).all()
     assert t.rate == t.frame.is_flipped[:15_000].mean() > 0 and not t.frame.is_flipped[15_000:].any()
-    assert len(t) == 30_000 and t.seed == 42 and t.noise['model'] == 'MatrixNoise' and 'made wrong' in repr(t)
+    assert len(t) == 30_000 and t.seed == 42 and t.noise['model'] == 'MatrixNoise' and 'labels made wrong' in repr(t) and len(repr(t)) < 200
     assert np.isnan(add_noise(df[df.label != 'cow'], 'label', noise, vocab=CLASSES)[1].matrix[2]).all()
 
 # ---- DataFrames
@@ -125,6 +125,7 @@ def test_on(dls):
 def test_noise_on_two_splits_one_after_the_other(dls):
     two = dls.with_noise(SymmetricNoise(.4)).with_noise(PairNoise(.5), on='valid')
     assert flips(two.noise) == flips(dls.with_noise(SymmetricNoise(.4)).noise) | flips(dls.with_noise(PairNoise(.5), on='valid').noise)
+    assert 'SymmetricNoise(rate=0.4, among=\'others\') on train and PairNoise(rate=0.5) on valid' in repr(two.noise)
     assert labels_of(two) == labels_of(dls.with_noise(SymmetricNoise(.4))) and two.noise.on == 'all' and two.noise.noise['valid']['model'] == 'PairNoise'
     assert [CLASSES[y] for y in [*labels_of(dls).values(), *labels_of(dls, 1).values()]] == two.noise.frame.true_label.tolist()
     for on in ('train', 'all'):

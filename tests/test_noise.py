@@ -272,3 +272,8 @@ def test_settings_tell_models_apart():
 def test_noise_needs_no_fastai():
     code = "import sys, fastclean.noise; print('fastai.data.core' in sys.modules, 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == 'False False\n'
+
+def test_no_class_of_probability_zero_is_ever_drawn():
+    from fastclean.noise import _pick
+    weights, u = np.array([[0, .5, .5, 0]]), np.array([0, .5, np.nextafter(1, 0)])
+    for w in (weights, weights.repeat(3, 0)): assert _pick(w, u).tolist() == [1, 2, 2]
