@@ -1,11 +1,11 @@
 # `make demo` and `make test` need Python 3.11 or newer and nothing else: the environment is made when it is missing or out of date.
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(CURDIR)/$(VENV)/bin
+BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 # Several processes share the cores while testing; one thread each is fastest.
-TESTENV := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
 .PHONY: help demo test check pytest nbtest test-browser export readme clean

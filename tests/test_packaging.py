@@ -122,6 +122,8 @@ def test_readme_behind(docs, change):
     if change == 'stray picture': (docs/'README_files/z.png').write_bytes(b''); want = ['README_files/z.png']
     if change == 'no readme': (docs/'README.md').unlink(); want = ['README.md']
     assert readme.behind(docs) == want
+    readme.write(docs)
+    assert readme.behind(docs) == []
 
 def test_readme_links_of_names(docs):
     "The address of a documented name may move with its library, and a name without an address is plain."
