@@ -78,7 +78,7 @@ def test_nothing_is_marked(tmp_path):
     y = np.arange(90) % 3
     path, _ = write(tmp_path, Predictions.from_arrays(y, np.eye(3)[y]*.97 + .01))
     page = Page(path)
-    assert 'No label is marked as wrong.' in page.text() and not page.all('img') and data_of(path)['item'] == []
+    assert 'No label is marked as wrong.' in page.text() and 'Nothing is to be corrected' in page.text() and not page.all('img') and data_of(path)['item'] == []
 
 def test_unlabelled_verified_and_a_summary_of_ones_own(tmp_path):
     preds = record()
@@ -89,6 +89,8 @@ def test_unlabelled_verified_and_a_summary_of_ones_own(tmp_path):
     assert '5 unlabelled' in text and '4 verified' in text and 'Labels of pets' in text and 'deep · a' in text and '1, 0.1235' in text and 'seconds62' in text.replace(' ', '')
 
 def test_steps_of_ones_own(tmp_path):
+    lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
+    assert 'Correct nothing from this list' in Page(write(tmp_path, lost)[0]).text() and 'read_issues' in Page(write(tmp_path, record(2000))[0]).text()
     text = Page(write(tmp_path, record(), steps=[('Do <this>', 'run & "see"')])[0]).text()
     assert 'Do <this>' in text and 'run & "see"' in text
 
