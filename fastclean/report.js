@@ -32,7 +32,7 @@
     for (let i = 0; i < N; i++) if ((!hay || hay[i].includes(q)) && tests.every(t => t(i))) found.push(i);
     if (state.sort) {
       const col = D[state.sort], key = state.sort === 'given' || state.sort === 'sugg' ? i => name(col[i]) : i => col[i];
-      found.sort((a, b) => { const x = key(a), y = key(b); return (x < y ? -1 : x > y ? 1 : 0) * state.dir || a - b; });
+      found.sort((a, b) => { const x = key(a), y = key(b); return (x < y ? -1 : x > y ? 1 : 0) * state.dir; });
     }
   }
 
@@ -47,7 +47,6 @@
 
   function drawRows() {
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
-    state.page = Math.min(Math.max(0, state.page), pages - 1);
     const body = $('rows'), start = state.page * PAGE;
     body.replaceChildren(...found.slice(start, start + PAGE).map(i => {
       const tr = el('tr'), td = (content, cls) => { const c = el('td', undefined, cls); c.append(content); tr.append(c); };
