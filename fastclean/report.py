@@ -64,6 +64,13 @@ def _splits(s):
     rows = [('', (k, f"{s['items'][k]:,}", f"{s['issues']['by_split'].get(k, 0):,}", f"{_pct(r['rate'])} <span class=\"tag\">({_pct(r['low'])} to {_pct(r['high'])})</span>")) for k, r in by.items()]
     return _table(['Split', 'Items#', 'Marked#', 'Wrong labels, estimated#'], rows, 'splits')
 
+def _unread(s):
+    "What could not be read and is in none of the numbers."
+    bad = s.get('unreadable') or []
+    if not bad: return ''
+    more = f' and {len(bad) - 5:,} more' if len(bad) > 5 else ''
+    return f'<p class="note">{_n(len(bad), "item")} could not be read and {"was" if len(bad) == 1 else "were"} set aside: {", ".join(map(_name, bad[:5]))}{more}.</p>'
+
 def _verdict(s):
     "The verdict without the doubts, and the doubts as a list."
     text = s['verdict']
@@ -253,6 +260,6 @@ def write_report(
         title=_esc(title or 'Labels of ' + (Path(source).name or 'this data set')), source=_esc(source), style=style, script=script, data=_json(data),
         script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         nav=''.join(f'<a href="#{k}">{v}</a>' for k, v in nav if k != 'mixups' or mixups), sure=s['sure'], headline=HEADLINES[s['sure']], verdict=verdict, doubts=doubts,
-        numbers=_numbers(s), splits=_splits(s), suspects=_suspects(len(rows), cards, data), classes=_classes(health, number), mixups=mixups, next=_next(steps, s), settings=_settings(s)))
+        numbers=_numbers(s), splits=_splits(s) + _unread(s), suspects=_suspects(len(rows), cards, data), classes=_classes(health, number), mixups=mixups, next=_next(steps, s), settings=_settings(s)))
     with atomic_path(path) as f: f.write_text(text, encoding='utf-8', newline='\n')
     return Path(path)

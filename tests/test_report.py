@@ -88,6 +88,13 @@ def test_unlabelled_verified_and_a_summary_of_ones_own(tmp_path):
     text = Page(write_report(preds, issues, tmp_path/'r.html', s, load=picture)).text()
     assert '5 unlabelled' in text and '4 verified' in text and 'Labels of pets' in text and 'deep · a' in text and '1, 0.1235' in text and 'seconds62' in text.replace(' ', '')
 
+def test_what_could_not_be_read_is_named(tmp_path):
+    preds = record(); issues = find_label_issues(preds); s = summarise(preds, issues)
+    text = lambda bad: Page(write_report(preds, issues, tmp_path/'r.html', s | dict(unreadable=bad), load=picture)).text()
+    assert '1 item could not be read and was set aside: <b>.png.' in text(['<b>.png'])
+    assert '7 items could not be read and were set aside: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.' in text([f'{i}.png' for i in range(7)])
+    assert 'could not be read' not in text([])
+
 def test_steps_of_ones_own(tmp_path):
     lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
     assert 'Correct nothing from this list' in Page(write(tmp_path, lost)[0]).text() and 'read_issues' in Page(write(tmp_path, record(2000))[0]).text()
