@@ -48,5 +48,5 @@ readme: $(READY)    ## Write README.md from nbs/index.ipynb
 	$(TESTENV) python tools/readme.py
 
 clean:    ## Remove the environment and everything that can be made again
-	rm -rf $(VENV) build dist _proc _docs .pytest_cache *.egg-info
+	rm -rf $(VENV) fastclean-demo build dist _proc _docs .pytest_cache *.egg-info
 	find fastclean tests tools nbs -name __pycache__ -prune -exec rm -rf {} +
