@@ -22,7 +22,7 @@ from .identity import describe, digest
 from .loaders import class_names, ds_split, given_labels, item_names
 
 # %% ../nbs/09b_featurefolds.ipynb #00000006
-SHARPEN_JOINT = 1.125   # power of the posterior for what several rounds and two views agree on: little noise is left to undo
+SHARPEN_JOINT = 1.0625  # power of the posterior for what several rounds and two views agree on: little noise is left to undo
 
 def _twins(group, fold, n):
     "For each item after the first n the fold of the training item that it repeats, −1 where it repeats none."
@@ -124,7 +124,7 @@ class FeatureFolds:
             o = tls[d][i - (ends[d] - len(datasets[d]))]
             return o if hasattr(datasets[d], 'tls') else o[0]
         sizes = [_file_size(o) for d in datasets for o in _raw_items(d)]
-        ident = dict(kind='features', items=digest(*map(str, names)), sizes=digest(np.array(sizes)), backbone=self._net.name, weights=self._net.version, size=self.image_size, tag=self.tag)
+        ident = dict(kind='features', format=2, items=digest(*map(str, names)), sizes=digest(np.array(sizes)), backbone=self._net.name, weights=self._net.version, size=self.image_size, tag=self.tag)
         cache = FoldCache(self.features_cache/digest(*map(str, ident.values()))[:16], ident)
         stack.enter_context(cache.open())
         return image_features(_get, int(ends[-1]), self._net, self.image_size, cache=cache)

@@ -111,15 +111,19 @@ def _half(device):
     if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'): return torch.bfloat16
     return None
 
+def _thumbnail(x, side=16):
+    "Grey pixels of a small copy, (n, side²), in [0, 1]."
+    return nn.functional.adaptive_avg_pool2d(x.float().mean(1, keepdim=True)/255, side).flatten(1)
+
 def _forward(backbone, x, device):
-    half = _half(device)
+    half, small = _half(device), _thumbnail(x)
     x = x.to(device, memory_format=torch.channels_last).float().div_(255)
     mean, std = (torch.tensor(o, device=device).view(1, -1, 1, 1) for o in (backbone.mean, backbone.std))
     with torch.inference_mode(), torch.autocast(device.type, dtype=half or torch.float32, enabled=half is not None), _Stages(backbone.model) as st:
         last = backbone.model((x - mean)/std)
         last = last.float().mean((2, 3)) if last.ndim == 4 else last.float()
     parts = [o for o in st.out.values() if not torch.equal(o, last)] + [last]
-    return torch.cat(parts, 1).cpu().numpy()
+    return torch.cat([o.cpu() for o in parts] + [small], 1).numpy()
 
 # %% ../nbs/05_features.ipynb #0000000c
 def to_rgb(
