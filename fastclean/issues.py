@@ -8,7 +8,6 @@ __all__ = ['FILTERS', 'SCORES', 'COLUMNS', 'plausible_sharpening', 'given_poster
 
 # %% ../nbs/10_issues.ipynb #00000002
 import importlib, math, re, warnings
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -201,9 +200,7 @@ def _rows(text, header):
     row, at = re.compile(','.join([_any_cell]*len(header)) + r'\r?\n'), text.index('\n') + 1
     while at < len(text):
         found = []
-        for m in islice(row.finditer(text, at), 100_000):
-            if m.start() != at: break
-            found.append(m.groups()); at = m.end()
+        while len(found) < 100_000 and (m := row.match(text, at)): found.append(m.groups()); at = m.end()
         if not found: raise ValueError(f'line {text.count(chr(10), 0, at) + 1:,} does not have the {len(header)} cells of the header: {text[at:at+80]!r}')
         yield dict(zip(header, zip(*found)))
 
