@@ -6,7 +6,7 @@
 __all__ = ['app', 'OUTPUTS', 'main', 'claim_output', 'find_in', 'find', 'noise', 'demo']
 
 # %% ../nbs/14_cli.ipynb #00000002
-import contextlib, json, os, shutil, sys, time, warnings
+import json, os, re, shutil, time, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -26,6 +26,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
 
 def _one_line(e):
     text = e.format_message() if hasattr(e, 'format_message') else str(e) or type(e).__name__
+    text = re.sub(r'\b(item_col|label_col|valid_col|split_col|drop_unlabelled|label_from|filter_by|n_splits)\b', lambda m: '--' + m[1].replace('_', '-'), text)
     return ' '.join(encode_name(text).split())
 
 def main(

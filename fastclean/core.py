@@ -187,6 +187,10 @@ def versions(
 # %% ../nbs/00_core.ipynb #0000001e
 SPLITS = ('train', 'valid', 'test', 'unlabelled')
 
+def _item_name(o):
+    "The name of an item as text; names that are encoded already stay as they are."
+    return encode_name(o) if isinstance(o, os.PathLike) or (isinstance(o, str) and re.search('[\udc80-\udcff]', o)) else str(o)
+
 def _column(value, n, dtype, name):
     "An array of n from an array or from one value for all."
     a = np.full(n, value, dtype=dtype) if np.isscalar(value) or value is None else np.asarray(value, dtype=dtype)
@@ -231,7 +235,7 @@ class Predictions:
         given_label, # Class numbers, (n,), −1 where there is none; (n, K) of 0 and 1 where multi-label
         pred_probs, # Out-of-sample probabilities, (n, K)
         vocab=None, # Names of the classes, (K,); default 0 … K−1
-        items=None, # Names of the items, (n,); default their row numbers
+        items=None, # Names of the items, (n,), as `encode_name` writes them, or paths; default their row numbers
         split='train', # One for all, or (n,)
         fold=None, # Fold that predicted each item, (n,); default −1
         verified=None, # Whether a person has confirmed the label, (n,); default no
@@ -242,7 +246,7 @@ class Predictions:
         given_label, p = np.asarray(given_label), np.asarray(pred_probs)
         if p.ndim != 2: raise ValueError(f'pred_probs must have two dimensions, items × classes; got shape {p.shape}')
         n = len(given_label)
-        return cls(items=[str(i) for i in range(n)] if items is None else [encode_name(i) if isinstance(i, (str, os.PathLike)) else str(i) for i in items],
+        return cls(items=[str(i) for i in range(n)] if items is None else [_item_name(i) for i in items],
                    split=split, given_label=given_label, pred_probs=p, vocab=list(range(p.shape[1])) if vocab is None else list(vocab),
                    fold=-1 if fold is None else fold, verified=False if verified is None else verified, meta=dict(meta or {}), extra=extra)
 

@@ -188,7 +188,7 @@ class FeatureFolds:
     def _meta(self):
         joint = self.rounds > 1
         return dict(learner='FeatureFolds', backbone=self._net.name, image_size=self.image_size, head='kernel ridge' if self.head is None else repr(self.head), n_splits=self.n_splits,
-                    rounds=self.rounds, neighbours=self.neighbours, seed=self.seed, tag=self.tag, unreadable=self.unreadable,
+                    rounds=self.rounds, neighbours=self.neighbours, seed=self.seed, tag=self.tag, unreadable=list(self.unreadable),
                     **(dict(sharpen=SHARPEN_JOINT) if joint else {}), versions=versions('fastai', 'torch', 'timm', 'scikit-learn'))
 
     # ---- later items

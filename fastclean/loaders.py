@@ -14,9 +14,10 @@ from warnings import warn
 import numpy as np
 import pandas as pd
 import torch
-from fastai.data.core import DataLoaders, Datasets, TfmdLists
+from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
 from fastai.data.transforms import Categorize, ColReader, IntToFloatTensor, Normalize, ToTensor
 from fastai.learner import Learner
+from fastai.torch_core import TensorCategory, TensorImage, default_device
 from fastai.vision.core import PILImage
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -182,17 +183,19 @@ def source_dls(
     batch_tfms=None, # Transforms of batches beside the normalisation; default none
 )->DataLoaders: # Of train, valid, test and unlabelled items, as far as there are any
     "DataLoaders over the items of a source, in its order."
-    f = src.frame.assign(file=[os.fspath(o) for o in src.files()]).set_index('item')
-    read = _ReadOnce(size, len(f))
+    f = src.frame.assign(file=pd.Series([os.fspath(o) for o in src.files()], dtype=object)).set_index('item')
     has = f.given_label.notna().to_numpy()
     splits = [np.flatnonzero(has & (f.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
-    tfms = [[ColReader('file'), read], [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)]]
-    dsets = Datasets(f, tfms, splits=splits[:2 + (len(splits[2]) > 0)])
-    dls = dsets.dataloaders(bs=bs, val_bs=2*bs, num_workers=0, after_item=[ToTensor()], after_batch=[IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3), *L(batch_tfms)],
-                            path=src.root, drop_last=len(splits[0]) > bs)
-    rest = np.flatnonzero(~has)
-    if len(rest): dls.loaders.append(dls.valid.new(Datasets(tls=[dsets.tls[0]._new(f.iloc[rest], split_idx=1)]), shuffle=False, drop_last=False))
-    return dls
+    splits = splits[:2 + (len(splits[2]) > 0)]
+    # without set-up, which reads the first image, be it broken or not
+    x = TfmdLists(f, [ColReader('file'), _ReadOnce(size, len(f))], splits=splits, do_setup=False, types=[pd.Series, str, PILImage])
+    y = TfmdLists(f, [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)], splits=splits, do_setup=False, types=[pd.Series, str, TensorCategory])
+    dsets, rest = Datasets(tls=[x, y]), np.flatnonzero(~has)
+    parts = [dsets.subset(i) for i in range(len(splits))] + ([Datasets(tls=[x._new(f.iloc[rest], split_idx=1)])] if len(rest) else [])
+    batch = [IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3), *L(batch_tfms)]
+    dls = [TfmdDL(d, bs=2*bs if i else bs, shuffle=not i, drop_last=not i and len(d) > bs, num_workers=0, after_item=[ToTensor()], after_batch=batch) for i, d in enumerate(parts)]
+    for dl in dls: dl._n_inp, dl._types = 1, {tuple: [TensorImage, TensorCategory][:len(dl.dataset.tls)]}
+    return DataLoaders(*dls, path=src.root, device=default_device())
 
 # %% ../nbs/02_loaders.ipynb #0000001c
 def ds_split(

@@ -1,0 +1,174 @@
+"Features, heads and the strict rounds."
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fastclean.core import CacheMismatchError, FastcleanWarning
+from fastclean.data import digits_sample, read_source
+from fastclean.featurefolds import FeatureFolds
+from fastclean.features import image_features, load_backbone, nearest, to_rgb
+from fastclean.folds import fold_ids
+from fastclean.heads import KernelMap, RidgeHeads, fit_rounds, neighbour_vote, one_hot
+from fastclean.loaders import source_dls
+
+SIZE = 48
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "300 digits, a folder per class."
+    src, dst = digits_sample(tmp_path_factory.mktemp('all')/'digits'), tmp_path_factory.mktemp('some')
+    for f in sorted(src.rglob('*.png'))[::6]:
+        (dst/f.parent.name).mkdir(exist_ok=True)
+        (dst/f.parent.name/f.name).write_bytes(f.read_bytes())
+    return dst
+
+@pytest.fixture(scope='module')
+def features(tmp_path_factory): return tmp_path_factory.mktemp('features')
+
+def folds(folder, features, **kwargs): return FeatureFolds(source_dls(read_source(folder), 32), image_size=SIZE, features_cache=features, **kwargs)
+
+def test_every_item_once(folder, features):
+    p = folds(folder, features).predictions()
+    assert len(p) == 300 and set(p.fold) == set(range(5))
+    assert (p.predicted_label == p.given_label).mean() > .85
+    assert p.items[0].count('/') == 1 and p.meta['rounds'] == 3
+
+def test_the_seed_reproduces_everything(folder, features):
+    a, b, c = (folds(folder, features, seed=s).predictions().pred_probs for s in (1, 1, 2))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+@pytest.mark.parametrize('rounds', [1, 3])
+def test_no_item_sees_its_own_label(folder, features, rounds):
+    kf = folds(folder, features, rounds=rounds).fit()
+    before, held = kf._store.load('fold-0')['held'], np.flatnonzero(kf.fold == 0)
+    kf.y[held] = (kf.y[held] + 1) % 10
+    kf._prepare()
+    assert np.array_equal(kf._fit_fold(0)['held'], before)
+    kf.y[kf.fold == 1] = 0
+    assert not np.array_equal(kf._fit_fold(0)['held'], before)   # other folds' labels do count
+
+def test_splits_and_unlabelled_items(folder, features, tmp_path):
+    src = read_source(folder)
+    d = pd.DataFrame(dict(path=src.files(), label=src.frame.given_label, split=np.resize(['train']*6 + ['valid', 'test'], len(src))))
+    d.loc[d.index[::50], 'label'] = ''
+    d.to_csv(tmp_path/'t.csv', index=False)
+    s = read_source(tmp_path/'t.csv', item_col='path', label_col='label', drop_unlabelled=True)
+    s.frame.loc[s.frame.index[::40], ['given_label', 'split']] = [None, 'unlabelled']
+    p = FeatureFolds(source_dls(s, 32), image_size=SIZE).predictions()
+    assert len(p) == len(s) and set(p.split) == {'train', 'valid', 'test', 'unlabelled'}
+    assert ((p.fold >= 0) == (p.split == 'train')).all() and ((p.given_label < 0) == (p.split == 'unlabelled')).all()
+    labelled = p.given_label >= 0
+    assert (p.predicted_label == p.given_label)[labelled & (p.fold < 0)].mean() > .7
+
+def test_unreadable_items_shift_nothing(folder, features, tmp_path):
+    whole = folds(folder, features).predictions()
+    for f in folder.rglob('*.png'):
+        (tmp_path/f.parent.name).mkdir(exist_ok=True); (tmp_path/f.parent.name/f.name).write_bytes(f.read_bytes())
+    for nm in ('0000.png', 'aaa.png', 'zzz.png'): (tmp_path/'3'/nm).write_bytes(b'\x89PNG\r\n\x1a\n broken')
+    with pytest.warns(FastcleanWarning, match='3 of 303 items cannot be read'):
+        p = FeatureFolds(source_dls(read_source(tmp_path), 32), image_size=SIZE).predictions()
+    assert set(p.meta['unreadable']) == {'3/0000.png', '3/aaa.png', '3/zzz.png'} and list(p.items) == list(whole.items)
+    assert (p.predicted_label == whole.predicted_label).mean() > .95
+
+def test_nothing_readable(tmp_path):
+    for c in 'ab':
+        (tmp_path/c).mkdir()
+        for i in range(5): (tmp_path/c/f'{i}.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match='none of the 10 items can be read'): FeatureFolds(source_dls(read_source(tmp_path))).fit()
+
+def test_cache_goes_on_and_refuses_other_work(folder, features, tmp_path):
+    a = folds(folder, features, cache=tmp_path).predictions()
+    (tmp_path/'folds'/'fold-3.safetensors').write_bytes(b'half')
+    with pytest.warns(FastcleanWarning, match='damaged'): b = folds(folder, features, cache=tmp_path).predictions()
+    assert np.array_equal(a.pred_probs, b.pred_probs)
+    with pytest.raises(CacheMismatchError, match='rounds'): folds(folder, features, cache=tmp_path, rounds=2).fit()
+
+def test_repeated_items_share_a_fold(folder, features, tmp_path):
+    files = sorted(folder.rglob('*.png'))
+    d = pd.DataFrame(dict(path=files + files[:40], label=[f.parent.name for f in files] + ['7']*40))
+    d.to_csv(tmp_path/'t.csv', index=False)
+    src = read_source(tmp_path/'t.csv')
+    kf = FeatureFolds(source_dls(src, 32), image_size=SIZE, groups=list(src.frame.group)).fit()
+    assert np.array_equal(kf.fold[:40], kf.fold[300:]) and str(kf.items[300]).endswith('#2')
+
+def test_more_classes_than_items_in_some(tmp_path):
+    rng = np.random.default_rng(0)
+    for c in range(12):
+        (tmp_path/f'c{c:02}').mkdir()
+        for i in range(1 if c == 5 else 8): Image.fromarray((rng.random((16, 16, 3))*40 + 18*c).astype(np.uint8)).save(tmp_path/f'c{c:02}'/f'{i}.png')
+    with pytest.warns(FastcleanWarning, match='fewer items'): p = FeatureFolds(source_dls(read_source(tmp_path), 32), image_size=32).predictions()
+    assert p.pred_probs.shape == (89, 12) and np.isfinite(p.pred_probs).all()
+
+def test_ridge_heads_agree_with_plain_ridge_regression():
+    from sklearn.linear_model import Ridge
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(90, 8)).astype(np.float32), rng.integers(3, size=90)
+    fold = fold_ids(y, 3)
+    heads = RidgeHeads(z, fold, alphas=(1e-2,))
+    _, head = heads.out_of_fold(one_hot(y, 3), 1)
+    use = fold != 1
+    want = Ridge(alpha=1e-2*heads.unit*use.sum()).fit(z[use], one_hot(y, 3)[use])
+    z0 = z[use].mean(0)
+    # RidgeHeads centres the labels, not the features: on centred features the two are the same
+    zc = z - z0
+    _, centred = RidgeHeads(zc, fold, alphas=(1e-2,)).out_of_fold(one_hot(y, 3), 1)
+    want = Ridge(alpha=1e-2*RidgeHeads(zc, fold).unit*use.sum()).fit(zc[use], one_hot(y, 3)[use])
+    assert np.allclose(zc@centred.weights + centred.offset, want.predict(zc), atol=1e-4)
+    assert np.allclose(head(z).sum(1), 1, atol=1e-5)
+
+def test_kernel_map_is_the_kernel():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5)).astype(np.float32)
+    m = KernelMap(n_components=5, n_landmarks=60).fit(x)
+    r = m.reduce(x)
+    d = ((r[:, None] - r[None])**2).sum(-1)
+    K, C = np.exp(-m.gamma*d), np.eye(60) - 1/60
+    assert np.allclose(m(x)@m(x).T, C@K@C, atol=2e-3)
+
+def test_votes_leave_out_what_may_not_vote():
+    idx, sim, targets = np.array([[0, 1, 2]]), np.array([[.9, .9, .9]], np.float32), one_hot([0, 1, 1], 2)
+    v = neighbour_vote(idx, sim, targets, np.array([True, False, False]))
+    assert v[0, 0] > .99 and abs(v.sum() - 1) < 1e-6
+
+def test_nearest_is_exact():
+    x = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    z = x/np.linalg.norm(x, axis=1, keepdims=True)
+    s = z@z.T; np.fill_diagonal(s, -2)
+    idx, sim = nearest(x, 4, block=16)
+    assert np.array_equal(idx, np.argsort(-s, 1)[:, :4]) and np.allclose(sim, -np.sort(-s, 1)[:, :4], atol=1e-5)
+
+def test_images_of_every_mode(tmp_path):
+    a = np.arange(64, dtype=np.uint8).reshape(8, 8)*4
+    for mode in ('L', 'RGB', 'RGBA', 'LA', 'P', '1', 'CMYK', 'I', 'F', 'I;16'):
+        im = Image.fromarray(a.astype(np.uint16)*200) if mode == 'I;16' else Image.fromarray(a).convert(mode)
+        out = to_rgb(im, 16)
+        assert out.shape == (16, 16, 3) and out.dtype == np.uint8 and np.ptp(out) > 50, mode
+
+def test_backbones(tmp_path):
+    import timm, torch
+    m = timm.create_model('resnet18', pretrained=False)
+    torch.save(m.state_dict(), tmp_path/'w.pth')
+    b = load_backbone('resnet18', tmp_path/'w.pth')
+    x, _ = image_features(lambda i: np.full((20, 20, 3), 7*i, np.uint8), 3, b, 64)
+    assert x.shape == (3, 256 + 512 + 256) or x.shape == (3, 256 + 512 + 512 + 256)
+    with pytest.raises(ValueError, match='do not fit'): load_backbone('resnet34', tmp_path/'w.pth')
+    (tmp_path/'bad.pth').write_bytes(b'nonsense')
+    with pytest.raises(ValueError, match='cannot be read'): load_backbone('resnet18', tmp_path/'bad.pth')
+
+def test_interrupted_features_go_on(tmp_path):
+    from fastclean.folds import FoldCache
+    images = [np.full((16, 16, 3), i, np.uint8) for i in range(40)]
+    seen = []
+    def get(i):
+        if i == 25 and not seen: seen.append(i); raise KeyboardInterrupt
+        return images[i]
+    cache, b = FoldCache(tmp_path/'c', dict(a=1)), load_backbone()
+    with pytest.raises(KeyboardInterrupt), cache.open(): image_features(get, 40, b, 32, cache=cache, chunk=10)
+    asked = []
+    with cache.open(): x, _ = image_features(lambda i: asked.append(i) or images[i], 40, b, 32, cache=cache, chunk=10)
+    assert min(asked) == 20
+    assert np.array_equal(x, image_features(lambda i: images[i], 40, b, 32, chunk=10)[0])

@@ -1,0 +1,75 @@
+"The noise matrix and the posterior against plain forms and known truth."
+import numpy as np
+import pytest
+
+from fastclean.core import Predictions
+from fastclean.transition import anchor_transition, estimate_transition, label_posterior, noise_rate, posterior, sharpen_probs, split_transitions
+
+def population(n=4000, K=4, rate=.25, seed=0, strength=2.):
+    rng = np.random.default_rng(seed)
+    T = np.full((K, K), rate/(K - 1)); np.fill_diagonal(T, 1 - rate)
+    true = rng.integers(K, size=n)
+    given = np.array([rng.choice(K, p=T[k]) for k in true])
+    z = strength*(strength*np.eye(K)[true] + rng.normal(size=(n, K)))
+    p = np.exp(z - z.max(1, keepdims=True))
+    return T, true, given, p/p.sum(1, keepdims=True)
+
+def test_grouped_step_is_the_plain_one():
+    _, _, y, p = population(500)
+    q, K = sharpen_probs(p, 2.).astype(np.float64), 4
+    T, prior = np.full((K, K), .1/3), np.eye(K) + 1/K
+    np.fill_diagonal(T, .9)
+    for _ in range(5):
+        w = q*T[:, y].T; w /= w.sum(1, keepdims=True)
+        T = prior + np.array([w[y == j].sum(0) for j in range(K)]).T
+        T /= T.sum(1, keepdims=True)
+    assert np.allclose(estimate_transition(y, p, 2., max_iter=5, tol=0), T, atol=1e-4)
+
+@pytest.mark.parametrize('rate', [.05, .25, .5])
+def test_recovers_the_matrix(rate):
+    T, _, y, p = population(rate=rate, strength=2.5)
+    assert np.abs(estimate_transition(y, p, 1.) - T).max() < .05
+
+def test_posterior_is_bayes():
+    w = posterior([1], [[.6, .4]], [[.8, .2], [.3, .7]], sharpen=1)
+    assert np.allclose(w, [[.6*.2/(.6*.2 + .4*.7), .4*.7/(.6*.2 + .4*.7)]])
+
+def test_finds_the_wrong_labels_and_their_rate():
+    _, true, y, p = population(rate=.2, strength=3.)
+    w = label_posterior(y, p, sharpen=1)
+    flagged, wrong = w[np.arange(len(y)), y] < .5, y != true
+    assert 2*(flagged & wrong).sum()/(flagged.sum() + wrong.sum()) > .9
+    assert (w.argmax(1) == true)[flagged & wrong].mean() > .9
+    rate, lo, hi = noise_rate(y, p, sharpen=1)
+    assert lo <= wrong.mean() <= hi and abs(rate - wrong.mean()) < .03
+
+def test_order_changes_nothing():
+    _, _, y, p = population(800)
+    at = np.random.default_rng(1).permutation(800)
+    assert np.allclose(label_posterior(y, p)[at], label_posterior(y[at], p[at]), atol=1e-4)
+
+def test_a_split_without_labels_and_classes_without_items():
+    _, _, y, p = population(300)
+    y = np.where(y == 3, 0, y)
+    split = np.where(np.arange(300) < 250, 'train', 'unlabelled')
+    y[250:] = -1
+    rec = Predictions.from_arrays(y, p, split=split)
+    w = label_posterior(rec)
+    assert np.isfinite(w).all() and np.allclose(w.sum(1), 1, atol=1e-5)
+    assert set(split_transitions(rec)) == {'train', 'unlabelled'}
+
+def test_probabilities_of_zero_and_one():
+    w = label_posterior([0, 1, 1, 0], np.array([[1, 0], [0, 1], [1, 0], [1, 0]], float))
+    assert np.isfinite(w).all()
+
+def test_two_thousand_classes():
+    K = 2_000
+    rng = np.random.default_rng(0)
+    y = rng.integers(K, size=300)
+    p = np.full((300, K), .5/K, np.float32); p[np.arange(300), y] += .5
+    w = label_posterior(y, p)
+    assert (w.argmax(1) == y).all()
+
+def test_anchors():
+    T, true, _, _ = population()
+    assert np.allclose(anchor_transition(np.eye(4)[true]@T), T)
