@@ -6,7 +6,7 @@
 __all__ = ['fold_ids', 'FoldCache']
 
 # %% ../nbs/07_folds.ipynb #00000002
-import contextlib, json, os, shutil, socket, time
+import contextlib, json, os, shutil, socket
 from pathlib import Path
 from warnings import warn
 
@@ -97,14 +97,6 @@ def _group_codes(groups, has, k):
     return None if len(names) == has.sum() else codes.astype(np.int64)
 
 # %% ../nbs/07_folds.ipynb #00000012
-def _alive(pid):
-    "Whether a process of this machine still runs."
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: return True
-    with contextlib.suppress(OSError): return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
-    return True
-
 class FoldCache:
     "Finished folds of one identity in a folder."
     def __init__(self,
@@ -130,12 +122,11 @@ class FoldCache:
     @contextlib.contextmanager
     def open(self,
         replace:'FoldCache|None'=None, # An earlier entry of the same object, which this one takes the place of
-        wait:float=30., # Seconds to wait for the children of a killed run to let go of the lock
     ):
         "Lock the folder and make it this identity's for the length of the `with` block."
         self._check_folder()
         lock = FileLock(self.folder/'.lock')
-        self._acquire(lock, wait)
+        self._acquire(lock)
         try: self._enter(replace); yield self
         finally: lock.release()
 
@@ -145,16 +136,13 @@ class FoldCache:
         other = [f.name for f in self.folder.iterdir() if not f.name.startswith('.')]
         if other and self.there() is None: raise ValueError(f'{self.folder} is not a cache of fastclean and not empty (it holds {other[0]}): choose a folder of its own')
 
-    def _acquire(self, lock, wait):
-        owner, end = self.folder/'.owner.json', time.monotonic() + wait
-        while True:
-            try: lock.acquire(timeout=0); break
-            except Timeout:
-                try: o = json.loads(owner.read_text())
-                except (OSError, ValueError): o = {}
-                if (o and (o['host'] != socket.gethostname() or _alive(o['pid']))) or time.monotonic() > end: raise CacheLockedError(
-                    f"another run is working on the cache {self.folder}{' (process {pid} on {host})'.format(**o) if o else ''}: wait for it, or choose another folder") from None
-                time.sleep(.1)
+    def _acquire(self, lock):
+        owner = self.folder/'.owner.json'
+        try: lock.acquire(timeout=0)
+        except Timeout:
+            try: who = ' (process {pid} on {host})'.format(**json.loads(owner.read_text()))
+            except (OSError, ValueError, KeyError, TypeError): who = ''
+            raise CacheLockedError(f'another run is working on the cache {self.folder}{who}: wait for it, or choose another folder') from None
         with atomic_path(owner) as f: f.write_text(json.dumps(dict(pid=os.getpid(), host=socket.gethostname())))
 
     def _enter(self, replace):

@@ -8,9 +8,7 @@ __all__ = ['KFoldLearner']
 # %% ../nbs/08_kfold.ipynb #00000003
 import functools, os, tempfile
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
-from warnings import warn
 
 import numpy as np
 import pandas as pd
@@ -21,11 +19,12 @@ from fastcore.meta import delegates
 from fasttransform import Pipeline
 from torch.nn.parameter import is_lazy
 
-from .core import CacheMismatchError, FastcleanWarning, Predictions, number_repeats, seeded, versions
+from .core import CacheMismatchError, Predictions, seeded, versions
 from .folds import FoldCache, fold_ids
 from .foldtask import FitCall, FoldJob, checked_probs, fold_seed, load_arrays, one_pass, repeatable, run_folds
 from .identity import as_array, describe, digest
-from .loaders import class_names, ds_split, given_labels, item_names, readable, subset
+from .loaders import class_names, given_labels, item_names, subset
+from .parts import group_items, read_part, read_parts, record, set_aside, twin_folds
 
 # %% ../nbs/08_kfold.ipynb #00000008
 def _learner_identity(learn):
@@ -73,43 +72,6 @@ def _short_name(learner_fn, learn):
     return f"{getattr(learner_fn.func, '__name__', type(learner_fn.func).__name__)}({', '.join(named)})"
 
 # %% ../nbs/08_kfold.ipynb #0000000e
-@dataclass
-class _Part:
-    "A dataset on its way into the record."
-    ds:object; split:str; names:np.ndarray; labels:np.ndarray; ok:np.ndarray; errors:dict; files:bool
-
-def _part(ds, split, root):
-    "Names and labels of a dataset's items, and which of them can be read."
-    items = getattr(ds, 'items', None)
-    frame = isinstance(items, pd.DataFrame)
-    named = frame or (items is not None and all(isinstance(o, (str, os.PathLike, int, np.integer)) for o in items))
-    names, labels = item_names(ds, root), given_labels(ds)
-    if not named and split != 'train': names = np.array([f'{split}/{o}' for o in names], dtype=object)   # bare numbers begin at 0 in every dataset
-    files = named and not frame and len(items) > 0 and isinstance(items[0], (str, os.PathLike))
-    return _Part(ds, split or ('test' if (labels >= 0).any() else 'unlabelled'), names, labels, *readable(ds), files)
-
-def _set_aside(parts):
-    "Tell of items that cannot be read."
-    bad, n = [(p.names[i], e) for p in parts for i, e in p.errors.items()], sum(len(p.ok) for p in parts)
-    if n and len(bad) == n: raise ValueError(f'none of the {n:,} items can be read; the first is {bad[0][0]} ({bad[0][1]})')
-    if bad: warn(f'{len(bad):,} of {n:,} items cannot be read and are set aside; the first is {bad[0][0]} ({bad[0][1]})', FastcleanWarning, stacklevel=5)
-    return parts
-
-def _twin_folds(parts, group, fold):
-    "For each item of the other datasets the fold of the training item that it repeats, −1 where it repeats none."
-    at = np.cumsum([len(p.ok) for p in parts])
-    folds = dict(zip(group[:at[0]], fold)) if parts[0].files else {}
-    return [np.array([folds.get(g, -1) if p.files else -1 for g in group[a:b]], dtype=int) for p, a, b in zip(parts[1:], at, at[1:])]
-
-def _group_items(groups, ds, names):
-    "A group for each training item, in which repeated items are together."
-    same = number_repeats(names)[1]
-    if groups is None: return same
-    if callable(groups): groups = [groups(o) for o in (ds.items.iloc if isinstance(ds.items, pd.DataFrame) else ds.items)]
-    groups = np.asarray(groups)
-    return groups[np.unique(same, return_index=True)[1]][same] if len(groups) == len(same) else groups
-
-# %% ../nbs/08_kfold.ipynb #00000010
 class KFoldLearner:
     "Trains a learner for each fold and predicts every item out-of-fold."
     def __init__(self,
@@ -129,8 +91,8 @@ class KFoldLearner:
         self.dls, self.learner_fn, self.n_splits, self.tag, self.seed = dls, learner_fn, n_splits, tag, int(seed)
         self.vocab, labels = class_names(dls), given_labels(dls.train_ds)
         if labels.ndim == 1 and labels.max(initial=-1) >= len(self.vocab): raise ValueError(f'there are targets up to {labels.max()} and {len(self.vocab)} classes: fastclean works on classification data')
-        self.fold = fold_ids(labels, n_splits, _group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
-        self.cache, self._job, self._parts, self._finished = cache and Path(cache).absolute(), None, None, False
+        self.fold = fold_ids(labels, n_splits, group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
+        self.cache, self._job, self._parts, self._finished = cache and Path(cache).expanduser().absolute(), None, None, False
 
     @classmethod
     @delegates(DataBlock.dataloaders)
@@ -201,19 +163,15 @@ class KFoldLearner:
         "The predictions of all folds as one record."
         if not self._finished: raise ValueError('no fit has been finished yet: call fine_tune, fit, fit_one_cycle, fit_flat_cos or run first')
         parts = [*self._parts, *([self._test_part(test_dl)] if test_dl is not None else [])]
-        names, group = number_repeats(np.concatenate([p.names for p in parts]))
-        twins = _twin_folds(parts, group, self.fold)
-        probs = np.concatenate([self._out_of_fold(), *(self._mean(i, p, t) for i, (p, t) in enumerate(zip(parts[1:], twins), 1))])
-        ok, labels, fold = (np.concatenate(o) for o in ([p.ok for p in parts], [p.labels for p in parts], [self.fold, *(np.full(len(p.ok), -1) for p in parts[1:])]))
-        split = np.repeat(np.array([p.split for p in parts], dtype=object), [len(p.ok) for p in parts])
-        meta = dict(learner=self.name, n_splits=self.n_splits, seed=self.seed, fit=str(self._job.call), rounds=1, tag=self.tag, unreadable=list(names[~ok]),
-                    versions=versions('fastai', 'torch'))
-        return Predictions.from_arrays(labels[ok], probs, self.vocab, names[ok], split[ok], fold[ok], meta=meta, extra=pd.DataFrame(dict(group=group[ok])))
+        twins = twin_folds(parts, self.fold)
+        probs = [self._out_of_fold(), *(self._mean(i, p, t) for i, (p, t) in enumerate(zip(parts[1:], twins), 1))]
+        meta = dict(learner=self.name, n_splits=self.n_splits, seed=self.seed, fit=str(self._job.call), rounds=1, tag=self.tag, versions=versions('fastai', 'torch'))
+        return record(parts, probs, self.fold, self.vocab, meta)
 
     # ---- fitting
     def _fit(self, call):
         "Run the folds that are not in the cache."
-        if self._parts is None: self._parts = _set_aside([_part(dl.dataset, ds_split(i), self.dls.path) for i, dl in enumerate(self.dls.loaders)])
+        if self._parts is None: self._parts = read_parts(self.dls)
         one_pass(self.dls)
         job = FoldJob(self.dls, self.learner_fn, self.fold, [p.ok for p in self._parts], self.vocab, call, self.seed)
         learn = self._look(job)
@@ -247,7 +205,7 @@ class KFoldLearner:
         train = self.dls.train
         loader = dict(kind=describe(type(train)), bs=train.bs, shuffle=getattr(train, 'shuffle', None), drop_last=train.drop_last, weights=describe(getattr(train, 'wgts', None)))
         return dict(kind='KFoldLearner', tag=self.tag, seed=self.seed, n_splits=self.n_splits, data=data, folds=digest(self.fold)[:12], vocab=describe(self.vocab, 80),
-                    learner=_learner_identity(learn), transforms=_tfm_identity(self.dls), loader=loader, fit=job.call.identity(), versions=versions('fastai', 'torch'))
+                    learner=_learner_identity(learn), transforms=_tfm_identity(learn.dls), loader=loader, fit=job.call.identity(), versions=versions('fastai', 'torch'))
 
     # ---- predictions
     def _load(self, f, prefix):
@@ -279,4 +237,6 @@ class KFoldLearner:
 
     def _test_part(self, dl):
         if getattr(dl, 'dataset', None) is None: raise ValueError(f'test_dl must be a loader, such as dls.test_dl(items); got {type(dl).__name__}')
-        return _set_aside([_part(dl.dataset, 'test' if (given_labels(dl.dataset) >= 0).any() else 'unlabelled', self.dls.path)])[0]
+        part = read_part(dl.dataset, None, self.dls.path)
+        set_aside([part])
+        return part

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import fastai.callback.data   # weighted_dataloaders
-from fastai.data.all import Categorize, CategoryBlock, DataBlock, DataLoaders, Datasets, MultiCategorize, OneHotEncode, RandomSplitter, RegressionSetup, get_c
+from fastai.data.all import Categorize, CategoryBlock, DataBlock, DataLoaders, Datasets, MultiCategorize, OneHotEncode, RandomSplitter, RegressionSetup, TfmdDL, get_c
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropy
 from fastai.optimizer import SGD
@@ -250,12 +250,12 @@ def test_fit_methods():
 
 def test_a_fits_result_is_the_learners():
     "One fold by hand is the fold of the class."
-    from fastclean.foldtask import fold_seed, repeatable, separate
+    from fastclean.foldtask import fold_seed, repeatable
     from fastclean.loaders import fold_dls, learner_probs, plain_dl, subset
     dls = arrays(); kf = KFoldLearner(dls, small, n_splits=3).run(partial(quietly, n=3))
     train, held = np.flatnonzero(kf.fold != 1), np.flatnonzero(kf.fold == 1)
     with repeatable(fold_seed(42, 1)):
-        learn = small(separate(fold_dls(dls, train, held), dls)); quietly(learn, 3)
+        learn = small(fold_dls(dls, train, held)); quietly(learn, 3)
         p = learner_probs(learn, plain_dl(learn.dls, subset(dls.train_ds, held, 1)))
     assert np.allclose(kf.predictions().pred_probs[:len(kf.fold)][kf.fold == 1], p, atol=1e-6)
 
@@ -399,6 +399,11 @@ class WiderYet(nn.Module):
     def forward(self, x): return 2 * self.l(x.flatten(1))
 WiderYet.__name__ = WiderYet.__qualname__ = 'Wider'
 
+def doubled(dls):
+    learn = small(dls)
+    with torch.no_grad(): [p.mul_(2) for p in learn.model.parameters()]
+    return learn
+
 def flipped(*which):
     "The labels, some of them wrong."
     return lambda i: str((Y[i] + (i in which)) % CLASSES)
@@ -414,6 +419,7 @@ def shifted(by, **kw): return Datasets(range(N), [[pixels, Shift(by)], [digit, C
     (dict(learner_fn=partial(small, loss_func=LabelSmoothingCrossEntropy(.1))), dict(learner_fn=partial(small, loss_func=LabelSmoothingCrossEntropy(.2))), 'eps=0.2.* there .*eps=0.1'),
     (dict(), dict(learner_fn=partial(small, lr=.5)), 'learner.lr: here 0.5, there 0.001'), (dict(), dict(learner_fn=partial(small, opt_func=SGD)), 'learner.optimizer'),
     (dict(), dict(learner_fn=partial(small, wd=.3)), 'learner.wd'), (dict(), dict(learner_fn=partial(small, cbs=SaveModelCallback())), 'learner.callbacks'),
+    (dict(), dict(learner_fn=doubled), 'holds other work:\n  learner.starting_weights: [^\n]*\nChoose'),
     (dict(learner_fn=lambda dls: Learner(dls, Wider(dls.c))), dict(learner_fn=lambda dls: Learner(dls, WiderYet(dls.c))), 'learner.model'),
     (dict(learner_fn=lambda dls: Learner(dls, nn.Sequential(nn.Dropout(.1), net(dls.c)))), dict(learner_fn=lambda dls: Learner(dls, nn.Sequential(nn.Dropout(.2), net(dls.c)))), 'learner.model'),
 ], ids=lambda o: o if isinstance(o, str) else '')
@@ -432,6 +438,14 @@ def test_another_fit_call_does_not_go_on(tmp_path, first, second, says):
 def test_the_same_call_in_other_words_goes_on(tmp_path, capsys):
     cached(tmp_path).fit(1, 1e-3)
     cached(tmp_path, cache=str(tmp_path/'c')).fit(n_epoch=1, lr=1e-3)
+    assert '3 of 3 folds are in the cache' in capsys.readouterr().out
+
+def test_what_fastai_looked_at_before_does_not_count(tmp_path, capsys):
+    def blur(x: TensorImage): return x + torch.rand(1)
+    def dls(): return DataLoaders(*[TfmdDL(ds, bs=16, num_workers=0, after_item=blur) for ds in (arrays().train_ds, arrays().valid_ds)])
+    cached(tmp_path, dls=dls()).run(nothing)
+    used = dls(); used.train.new(); used.one_batch()
+    cached(tmp_path, dls=used).run(nothing)
     assert '3 of 3 folds are in the cache' in capsys.readouterr().out
 
 def test_a_random_split_without_a_seed_is_told(tmp_path):
