@@ -22,7 +22,7 @@ from .identity import describe, digest
 from .loaders import class_names, ds_split, given_labels, item_names
 
 # %% ../nbs/09b_featurefolds.ipynb #00000006
-SHARPEN_JOINT = 1.0625  # power of the posterior for what several rounds and two views agree on: little noise is left to undo
+SHARPEN_JOINT = 1.125 # power of the posterior for what several rounds and two views agree on: little noise is left to undo
 
 def _twins(group, fold, n):
     "For each item after the first n the fold of the training item that it repeats, −1 where it repeats none."
