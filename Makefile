@@ -34,7 +34,7 @@ pytest: $(READY)    ## The tests in tests/
 	$(TESTENV) python -m pytest -n $(WORKERS) --dist loadfile --durations 10
 
 nbtest: $(READY)    ## The notebooks' own tests
-	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing
+	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print
 
 test-browser: $(READY)    ## The report in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
