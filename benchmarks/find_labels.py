@@ -53,8 +53,8 @@ def run(cell, seed, work):
     m = m[m.split == 'train']
     wrong, found = (m.given_label.astype(str) != m.true_label.astype(str)), m.is_label_issue
     hit = int((wrong & found).sum())
-    return dict(cell=cell, seed=seed, n=len(m), wrong=int(wrong.sum()), flagged=int(found.sum()), hit=hit, precision=round(hit/max(found.sum(), 1), 4), recall=round(hit/wrong.sum(), 4) if wrong.any() else None,
-                f1=round(2*hit/(found.sum() + wrong.sum()), 4) if wrong.any() else None, ap=round(average_precision_score(wrong, -m.label_score), 4) if wrong.any() else None,
+    return dict(cell=cell, seed=seed, n=len(m), wrong=int(wrong.sum()), flagged=int(found.sum()), hit=hit, precision=round(hit/max(int(found.sum()), 1), 4), recall=round(hit/int(wrong.sum()), 4) if wrong.any() else None,
+                f1=round(2*hit/int(found.sum() + wrong.sum()), 4) if wrong.any() else None, ap=round(average_precision_score(wrong, -m.label_score), 4) if wrong.any() else None,
                 rate=round(summary['noise_rate']['rate'], 4), low=round(summary['noise_rate']['low'], 4), high=round(summary['noise_rate']['high'], 4),
                 size=summary['settings'].get('image_size') or 32, seconds=round(seconds, 1), features='computed' if after > before or cell.endswith('finetune') else 'kept')
 

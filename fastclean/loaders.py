@@ -36,10 +36,10 @@ def _target_tl(ds):
     if len(tls) - n_inp > 1: raise ValueError(f'the data have {len(tls) - n_inp} targets for each item; fastclean works on one')
     return tls[n_inp] if len(tls) > n_inp else None
 
-def _name(item, i, root):
+def _name(item, i, roots):
     if isinstance(item, (str, os.PathLike)):
         p = os.fspath(item)
-        if root and p.startswith(root): p = p[len(root):]
+        p = next((p[len(r):] for r in roots if p.startswith(r)), p)
         return encode_name(p.replace(os.sep, '/'))
     return str(item) if isinstance(item, (int, np.integer)) else str(i)
 
@@ -50,9 +50,9 @@ def item_names(
     "Names of a dataset's items: paths below `root`, keys of a DataFrame, or numbers."
     items = getattr(ds, 'items', None)
     if isinstance(items, pd.DataFrame): return items.index.map(str).to_numpy(object)
-    root = None if root is None else os.path.join(os.path.abspath(root), '') if not os.path.isabs(root) else os.path.join(os.fspath(root), '')
+    roots = [] if root is None else [os.path.join(os.fspath(r), '') for r in dict.fromkeys((root, os.path.abspath(root))) if os.fspath(r) != '.']
     if items is None: items = range(len(ds))
-    return np.array([_name(o, i, root) for i, o in enumerate(items)] + [None], dtype=object)[:-1]
+    return np.array([_name(o, i, roots) for i, o in enumerate(items)] + [None], dtype=object)[:-1]
 
 def class_names(
     dls, # fastai DataLoaders
@@ -138,10 +138,17 @@ class Relabel(ItemTransform):
         "Names of the classes."
         return self.pipe.vocab
 
-    def encodes(self, o):
+    def encodes(self,
+        o, # An item
+    ): # Its class, as the transforms give it
+        "The new label of an item, or the one it had."
         y, new = self.pipe(o), self.labels.get(_key(o))
         return y if new is None else type(y)(torch.as_tensor(new, dtype=y.dtype))
-    def decodes(self, o): return self.pipe.decode(o)
+    def decodes(self,
+        o, # A class
+    ): # Its name
+        "As the transforms decode it."
+        return self.pipe.decode(o)
 
 def _item(tl, i): return tl.items.iloc[i] if isinstance(tl.items, pd.DataFrame) else tl.items[i]
 

@@ -254,7 +254,6 @@ def _standardised(x):
 
 def _item_rates(rate, u):
     "Rates of the items from their random numbers: truncated normal, with the wanted mean."
-    if rate == 0: return np.zeros(len(u))
     q = truncnorm(-rate/.1, (1 - rate)/.1, rate, .1)
     mean = q.mean()
     return q.ppf(u)*rate/mean if mean >= rate else 1 - (1 - q.ppf(u))*(1 - rate)/(1 - mean)

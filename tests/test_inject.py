@@ -69,6 +69,7 @@ def test_columns_of_any_kind(labels):
     changed = np.array([a is not b and a != b for a, b in zip(new.y.astype(object).where(new.y.notna(), None), df.y.astype(object).where(df.y.notna(), None))])
     assert np.array_equal(changed, t.frame.is_flipped) and 0 < changed.sum() < 150
     assert t.frame.item.tolist() == [str(i) for i in df.index] and t.frame.given_label.tolist() == [None if pd.isna(o) else o for o in new.y]
+    if isinstance(df.y.dtype, pd.CategoricalDtype): assert t.vocab == ['z', 'm', 'a']
 
 def test_frame_order_and_item_column():
     df = pd.DataFrame(dict(path=[f'{i}.png' for i in range(200)], y=['a', 'b']*100))
@@ -159,11 +160,13 @@ def test_flips_move_with_the_folder(folder, dls, tmp_path, monkeypatch):
     assert at(b.with_noise(HALF).dataloaders(tmp_path/'elsewhere', path=tmp_path, num_workers=0)) != want    # another root, other names
     assert at(b.dataloaders(tmp_path/'elsewhere', path=tmp_path, num_workers=0).with_noise(HALF, root=tmp_path/'elsewhere')) == want
 
-def test_an_extra_folder_above_the_common_one_changes_nothing(folder):
+def test_an_extra_folder_above_the_common_one_changes_nothing(folder, monkeypatch):
     want = flips(block(item_tfms=Resize(8)).with_noise(HALF).dataloaders(folder, path=folder, num_workers=0).noise)
     one = DataBlock((ImageBlock, CategoryBlock), get_items=lambda p: get_image_files(p, folders=['train']), get_y=parent_label, splitter=RandomSplitter(seed=0), item_tfms=Resize(8))
     got = flips(one.with_noise(HALF, on='all').datasets(folder).noise)
     assert got == want
+    monkeypatch.chdir(folder.parent)
+    assert flips(one.dataloaders(folder, path=folder.name, num_workers=0).with_noise(HALF, on='all').noise) == want      # a relative path, absolute files
 
 def test_dls_of_a_frame_and_the_frame_flip_the_same_rows(folder):
     files = get_image_files(folder).sorted()

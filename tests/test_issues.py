@@ -295,7 +295,7 @@ def good_text(tmp_path):
 
 BROKEN = dict(
     empty=lambda t: '', zeros=lambda t: '\0'*100, other=lambda t: 'a,b\n1,2\n', semicolons=lambda t: t.replace(',', ';'), no_header=lambda t: t.partition('\n')[2],
-    no_column=lambda t: t.replace('"twin"', '"fold"'), twice=lambda t: t.replace('"outlier_score"', '"outlier_score","fold"'), short_row=lambda t: t + '"x","train"\n', long_row=lambda t: t.replace('\n', ',1\n', 2).replace(',1\n', '\n', 1),
+    no_column=lambda t: t.replace('"twin"', '"fold"'), twice=lambda t: '\n'.join(o + (',"fold"', ',0')[i > 0] for i, o in enumerate(t.splitlines())), short_row=lambda t: t + '"x","train"\n', long_row=lambda t: t.replace('\n', ',1\n', 2).replace(',1\n', '\n', 1),
     open_quote=lambda t: t + '"x,train', stray_quote=lambda t: t.replace('"train"', '"tr"ain', 1), split=lambda t: t.replace('"train"', '"trian"', 1),
     certainty=lambda t: t.replace('"",-1', '"sure",-1', 1), flag=lambda t: t.replace('False', 'maybe', 1), fold=lambda t: t.replace(',-1,', ',one,', 1),
     real_fold=lambda t: t.replace(',-1,', ',-1.5,', 1), huge_fold=lambda t: t.replace(',-1,', ',99999999999999999999,', 1), prob=lambda t: t.replace(',0.9', ',7.9', 1),

@@ -179,8 +179,9 @@ def test_scale_of_the_features_does_not_matter():
     a = InstanceNoise(.3, FEATURES)(Y, NAMES, K)
     assert (a == InstanceNoise(.3, FEATURES*255 + 40)(Y, NAMES, K)).mean() > .999
     assert (a == InstanceNoise(.3, np.c_[FEATURES, np.zeros(N)])(Y, NAMES, K)).mean() < 1      # another dimension is another projection, but a constant column is no error
-    spread = [len(np.unique(InstanceNoise(.9, FEATURES, scale=s)(Y, NAMES, K)[Y == 0])) for s in (1, 1e4)]
-    assert spread[0] == K
+    three = np.repeat(np.eye(3), 1000, 0)                # three kinds of items of one class
+    goals = [len(np.unique(InstanceNoise(.9, three, scale=s)(np.zeros(3000, int), None, K))) - 1 for s in (1, 1e4)]
+    assert goals[0] == K - 1 and goals[1] <= 3
 
 def test_margin_noise_goes_to_the_second_choice_of_unclear_items():
     probs = RNG.dirichlet(np.ones(K)*.3, N)
@@ -265,7 +266,7 @@ def test_bad_names(kw, says):
 
 def test_settings_tell_models_apart():
     import json
-    models = [*CLASS_MODELS, *ITEM_MODELS, MarginNoise(.2, FEATURES + 1), MarginNoise(.2, pred_probs=Predictions.from_arrays([0, 1], np.eye(2)))]
+    models = [*CLASS_MODELS, *ITEM_MODELS, MarginNoise(.2, FEATURES + 1), *(MarginNoise(.2, pred_probs=Predictions.from_arrays([0, 1], p)) for p in (np.eye(2), np.eye(2)[::-1]))]
     said = [json.dumps(m.settings()) for m in models]
     assert len(set(said)) == len(said) and max(map(len, said)) < 1500
 
