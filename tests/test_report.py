@@ -245,6 +245,7 @@ def test_pages_sorting_and_more_pictures(browser, shown):
     path, t = shown
     browser.size(1280); browser.open(path)
     browser.js("document.getElementById('next-page').click()")
+    assert browser.js("document.querySelector('.rows td:nth-child(2)').offsetWidth") > 250
     assert rows(browser)[0] == '26' and browser.js("document.getElementById('page').textContent") == f'Page 2 of {-(-len(t)//25)}'
     for _ in range(2): browser.js("document.getElementById('prev').click()")
     assert rows(browser)[0] == '1' and browser.js("document.getElementById('prev').disabled")
@@ -274,7 +275,9 @@ def test_it_works_by_keyboard(browser, shown):
         for t in ('keyDown', 'keyUp'): browser.call('Input.dispatchKeyEvent', type=t, key=k, code=k, windowsVirtualKeyCode=code, **({'text': text} if text and t == 'keyDown' else {}))
     focus = lambda: browser.js("document.activeElement.id || document.activeElement.className || document.activeElement.tagName")
     seen = []
-    for _ in range(14): key('Tab', 9); seen.append(focus())
+    for _ in range(14):
+        key('Tab', 9); seen.append(focus())
+        if len(seen) == 1: assert browser.js("document.activeElement.getBoundingClientRect().left") >= 0
     assert seen[0] == 'skip' and {'f-q', 'f-given', 'f-sugg', 'f-split', 'f-cert', 'more'} <= set(seen)
     browser.js("document.getElementById('more').focus()")
     key('Enter', 13, '\r')
@@ -310,7 +313,7 @@ def test_text_stands_out_in_both_schemes(browser, shown, dark):
 @needs_browser
 def test_it_prints_in_light_colours_and_without_controls(browser, shown):
     browser.size(1280, dark=True, media='print'); browser.open(shown[0])
-    assert browser.js("getComputedStyle(document.body).backgroundColor") == 'rgb(255, 255, 255)'
+    assert browser.js("getComputedStyle(document.body).backgroundColor") == 'rgb(255, 255, 255)' and browser.js(CONTRAST) == []
     assert browser.js("[...document.querySelectorAll('nav, .filters, #more, .pager')].every(e => !e.offsetParent)") and visible(browser) == 24
     browser.size(1280)
 
