@@ -349,7 +349,7 @@ def test_both_kinds_of_probabilities():
     with pytest.raises(ValueError, match='brings its own pred_probs'): find_label_issues(preds, preds.pred_probs)
 
 def test_multi_label_record():
-    with pytest.raises(ValueError, match='multi-label'): find_label_issues(Predictions.from_arrays([[1, 0], [1, 1]], [[.9, .2], [.4, .8]]))
+    with pytest.raises(ValueError, match='not supported here yet'): find_label_issues(Predictions.from_arrays([[1, 0], [1, 1]], [[.9, .2], [.4, .8]]))
 
 def test_class_named_none():
     preds = dataclasses.replace(make(n=20, K=2)[0], vocab=['a', None])
