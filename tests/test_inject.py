@@ -120,6 +120,7 @@ def test_on(dls):
     both = dls.with_noise(HALF, on='all').noise
     assert flips(both) == flips(dls.with_noise(HALF).noise) | flips(dls.with_noise(HALF, on='valid').noise)
     assert both.rate == both.frame.is_flipped.mean()
+    assert flips(dls.with_noise(HALF, on='all', root=dls.path/'train').noise) == flips(both)          # not all lie below that root
     for bad in ('test', 0, None):
         with pytest.raises(ValueError, match='on must be'): dls.with_noise(HALF, on=bad)
 
@@ -219,6 +220,7 @@ def test_item_noise_on_dls(dls):
 def test_unsuitable_dls(folder):
     multi = DataBlock((ImageBlock, MultiCategoryBlock), get_items=get_image_files, get_y=lambda o: [parent_label(o)], splitter=GrandparentSplitter(), item_tfms=Resize(8))
     with pytest.raises(ValueError, match='multi-label'): multi.dataloaders(folder, num_workers=0).with_noise(HALF)
+    with pytest.raises(ValueError, match='multi-label'): multi.with_noise(lambda labels, *args: labels).dataloaders(folder, num_workers=0)
     with pytest.raises(ValueError, match='multi-label'): multi.with_noise(HALF).dataloaders(folder, num_workers=0)
     plain = DataLoaders.from_dsets([(torch.zeros(1), 0)]*4, [(torch.zeros(1), 0)]*4, bs=2, num_workers=0)
     with pytest.raises(ValueError, match='fastai Datasets with one target'): plain.with_noise(HALF)
@@ -296,6 +298,13 @@ def test_copy_of_a_folder(folder, tmp_path):
     again = read_source(dst)
     assert again.vocab == CLASSES and again.frame.set_index('item').given_label.to_dict() == t.frame.set_index('item').given_label.to_dict()
 
+def test_folders_keep_their_names(folder, tmp_path):
+    os.rename(folder/'train', folder/'Training_Set')
+    os.makedirs(tmp_path/'outer'); os.rename(folder, tmp_path/'outer'/'photos')
+    t = noisy_copy(tmp_path/'outer', tmp_path/'dst', HALF)
+    assert {o.rsplit('/', 2)[0] for o in t.frame.item} == {'photos/Training_Set', 'photos/valid'} and {o.rsplit('/', 2)[1] for o in t.frame.item} == set(CLASSES)
+    assert {p.name for p in (tmp_path/'outer').rglob('*.png')} == {Path(o).name for o in t.frame.item}
+
 def test_copy_flips_what_the_loaders_flip(folder, tmp_path, dls):
     names = lambda t: {k.split('/')[-1]: v for k, v in flips(t).items()}
     assert names(noisy_copy(folder, tmp_path/'dst', HALF)) == names(dls.with_noise(HALF).noise)
@@ -313,11 +322,11 @@ def test_read_noise(folder, tmp_path):
 def test_names_that_are_taken(tmp_path):
     for c in CLASSES:
         for i in range(30): write(tmp_path/'src'/c/f'{i}.png', 10*CLASSES.index(c) + i)
-    long = 'x'*251 + '.png'
-    for c in CLASSES: write(tmp_path/'src'/c/long)
+    for c in CLASSES:
+        for i in range(9): write(tmp_path/'src'/c/('x'*250 + f'{i}.png'), i)
     before = tree(tmp_path/'src')
     t = noisy_copy(tmp_path/'src', tmp_path/'dst', PairNoise(.9))
-    assert t.frame.item.is_unique and len(tree(tmp_path/'dst')) == 93 + 2
+    assert t.frame.item.is_unique and len(tree(tmp_path/'dst')) == 117 + 2
     content = sorted((Path(k).parts[0], v[0]) for k, v in before.items())
     assert content == sorted((r.true_label, (tmp_path/'dst'/r.item).read_bytes()) for r in t.frame.itertuples())
     kept = t.frame[~t.frame.is_flipped]
