@@ -205,8 +205,8 @@ def _most_confused(T, top):
     "Numbers of the classes that take part in the largest entries off the diagonal, in order."
     if len(T) <= top: return np.arange(len(T))
     off = T - np.diag(T.diagonal())
-    best = np.argsort(-off, axis=None, kind='stable')[:top*top] if off.size <= 1_000_000 else np.argpartition(-off, top*top, axis=None)[:top*top]
-    best = best[np.argsort(-off.ravel()[best], kind='stable')]
+    best = np.argpartition(-off, top*top, axis=None)[:top*top]
+    best = best[np.lexsort((best, -off.ravel()[best]))]
     return np.sort(pd.unique(np.stack(np.divmod(best, len(T)), 1).ravel())[:top])
 
 def _share(v): return '' if v < .0005 else f'{100*v:.1f}' if v < .0995 else f'{100*v:.0f}'

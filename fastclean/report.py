@@ -253,7 +253,7 @@ def write_report(
     for c in ('given_label', 'suggested_label'): number |= {(type(v), v): k for v, k in zip(rows[c], data['given' if c[0] == 'g' else 'sugg'])}
     style, script, page = (files('fastclean').joinpath(f'report.{o}').read_text(encoding='utf-8') for o in ('css', 'js', 'html'))
     source = str(s.get('settings', {}).get('source') or '')
-    cards = _cards(rows[:min(n_cards, len(data['item']))], root, load, 10_000_000)
+    cards = _cards(rows[:n_cards], root, load, 10_000_000)
     verdict, doubts = _verdict(s)
     mixups, nav = _mixups(s, preds.vocab, number), [('suspects', 'Suspects'), ('classes', 'Classes'), ('mixups', 'Mix-ups'), ('next', 'How to go on'), ('settings', 'Settings')]
     text = _fill(page, dict(

@@ -1,5 +1,5 @@
 "The report: whole, self-contained, small enough, and safe with any name; in a real browser where there is one."
-import hashlib, base64, html.parser, json, re
+import base64, hashlib, html.parser, json, os, re
 from importlib.resources import files
 from pathlib import Path
 
@@ -63,6 +63,8 @@ def test_the_page_holds_what_was_found(tmp_path):
     assert [data['names'][k] for k in data['given']] == marked.given_label.tolist() and [data['names'][k] for k in data['sugg']] == marked.suggested_label.tolist()
     assert [data['splits'][k] for k in data['split']] == marked['split'].tolist() and [data['certs'][k] for k in data['cert']] == marked.certainty.tolist()
     assert np.abs(np.array(data['prob'])/1000 - marked.suggested_prob.to_numpy()).max() <= .001
+    by = s['noise_rate']['by_split']['valid']
+    assert f"valid100{s['issues']['by_split']['valid']}{report._pct(by['rate'])}({report._pct(by['low'])}to".replace(' ', '') in text.replace(' ', '')
     assert len(page.all('img')) == len(marked) == sum(a.get('class') == 'card' for a in page.all('li'))
 
 def test_doubts_are_said_once_and_colour_the_verdict(tmp_path):
@@ -98,8 +100,8 @@ def test_what_could_not_be_read_is_named(tmp_path):
 def test_steps_of_ones_own(tmp_path):
     lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
     assert 'Correct nothing from this list' in Page(write(tmp_path, lost)[0]).text() and 'read_issues' in Page(write(tmp_path, record(2000))[0]).text()
-    text = Page(write(tmp_path, record(), steps=[('Do <this>', 'run & "see"')])[0]).text()
-    assert 'Do <this>' in text and 'run & "see"' in text
+    text = Page(write(tmp_path, record(), steps=[('Do <this>', 'run <b> & "see"')])[0]).text()
+    assert 'Do <this>' in text and 'run <b> & "see"' in text
 
 def test_it_is_the_same_each_time(tmp_path):
     preds = record()
@@ -110,6 +112,10 @@ def test_a_failure_leaves_the_old_page(tmp_path):
     preds = record()
     path, issues = write(tmp_path, preds)
     before = path.read_bytes()
+    os.link(path, tmp_path/'kept')
+    write(tmp_path, preds, title='another')
+    assert (tmp_path/'kept').read_bytes() == before != path.read_bytes()
+    os.replace(tmp_path/'kept', path)
     with pytest.raises(KeyError): write_report(preds, issues, path, {'n': 3})
     assert path.read_bytes() == before and [o.name for o in tmp_path.iterdir()] == ['report.html']
 
@@ -117,6 +123,9 @@ def test_files_that_cannot_be_read_get_a_card_all_the_same(tmp_path):
     path, issues = write(tmp_path, record(), load=None, root=tmp_path)
     page = Page(path)
     assert not page.all('img') and page.text().count('cannot be read') == issues.is_label_issue.sum()
+    first = tmp_path/issues['item'][0]
+    first.parent.mkdir(); Image.new('RGB', (9, 9)).save(first)
+    assert len(Page(write(tmp_path, record(), load=None, root=tmp_path)[0]).all('img')) == 1
 
 # Safe
 
@@ -129,7 +138,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert {a['src'].split(';')[0] for a in page.all('img')} == {'data:image/webp'}
     assert all(a.get('href', '#').startswith('#') for _, a in page.tags) and {t for t, _ in page.tags} <= set('html head meta title style body a header p h1 h2 h3 nav main section div dl dt dd i b s span table thead tbody tr th td bdi button label input select option ul ol li img pre code noscript script'.split())
     assert data_of(path)['item'] == [report.shown_name(o) for o in issues['item'][issues.is_label_issue]]
-    assert '\u202e' not in text and r'\u202e' not in text
+    assert '(no name)' in page.text() and '\u202e' not in text and r'\u202e' not in text
 
 def test_classes_that_read_alike_stay_apart(tmp_path):
     path, issues = write(tmp_path, record(600, [1, '1', True, 'x']))
@@ -266,6 +275,8 @@ def test_a_class_and_a_mix_up_lead_to_their_suspects(browser, shown):
     show = json.loads(browser.js("(b => { b.click(); return b.dataset.show })(document.querySelector('.classes button'))"))
     assert found(browser).startswith(f"{data['given'].count(show['given'])} of")
     show = json.loads(browser.js("(b => { b.click(); return b.dataset.show })(document.querySelector('.pairs button'))"))
+    pair = browser.js("[...document.querySelectorAll('.pairs button')].map(b => b.textContent)[0]")
+    assert pair == f"{data['names'][show['given']]} → {data['names'][show['sugg']]}"
     assert found(browser).startswith(f"{sum(g == show['given'] and s == show['sugg'] for g, s in zip(data['given'], data['sugg']))} of")
 
 @needs_browser
