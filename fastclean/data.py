@@ -204,7 +204,7 @@ def read_table(
             d = pd.read_parquet(path)
             d = d.reset_index() if d.index.name is not None else d
             return pd.DataFrame({str(c): pd.Series([_text(v) for v in d[c]], dtype=object) for c in d})
-        kw = dict(header=None, dtype=object, keep_default_na=False, na_filter=False, encoding='utf-8-sig', encoding_errors='surrogateescape')
+        kw = dict(header=None, dtype=object, keep_default_na=False, na_filter=False, encoding='utf-8', encoding_errors='surrogateescape')
         head = pd.read_csv(path, nrows=1, sep='\0', quoting=3, **kw).iloc[0, 0]
         sep = max(',\t;', key=head.count) if not re.search(r'\.(tsv|tab)\b', path.name.lower()) else '\t'
         d = pd.read_csv(path, sep=sep, **kw)
@@ -241,7 +241,7 @@ def _label_candidates(d, taken):
     return ['given_label'] if 'given_label' in left else [c for c in left if _label_words.search(c)] or (left if len(left) == 1 else [])
 
 def _locate(root, name):
-    "A cell's path below `root` and its identity, None where there is no such file; tries our own forms (`\\\\xNN`, `#2`) and Windows' slashes."
+    "A cell's path below `root` and its identity, None where there is no such file; tries our own forms (`\\xNN`, `#2`) and Windows' slashes."
     for n in dict.fromkeys((name, decode_name(name), name.replace('\\', '/'), re.sub(r'#\d+$', '', decode_name(name)))):
         try: st = os.stat(os.path.join(root, n))
         except (OSError, ValueError): continue
