@@ -206,7 +206,7 @@ NEXT_STEPS = (
     ('Look at the pictures above. The obvious ones are wrong whatever one assumes about the model; decide on the possible ones by eye.', ''),
     ('Take the table into Python.', "from fastclean.issues import read_issues\n\nissues = read_issues('issues.csv')\nobvious = issues[issues.certainty == 'obvious']"),
     ('Write the labels that you agree with, and check again: corrected labels make a better model, and a better model finds more.',
-     "label = issues.suggested_label.where(issues.certainty == 'obvious', issues.given_label)\nissues[['item', 'split']].assign(label=label).to_csv('corrected.csv', index=False)"))
+     "label = issues.suggested_label.where(issues.certainty == 'obvious', issues.given_label)\nissues[['item', 'split']].assign(label=label).to_csv('corrected.csv', index=False)\n\n# then, in a terminal, with the folder of the items:\n# fastclean find corrected.csv --root FOLDER --out again"))
 
 NO_STEPS = (('Nothing is to be corrected here. A label that is wrong and yet plausible to the model does not show: a look at some items by hand tells more.', ''),)
 LOST_STEPS = (('Correct nothing from this list. Look at some items first: do the labels belong to them, or has a table shifted?', ''),
@@ -223,7 +223,7 @@ def _flat(o, prefix=''):
     "Nested settings as pairs of name and text."
     if isinstance(o, dict):
         for k, v in o.items(): yield from _flat(v, f'{prefix}{k} · ' if isinstance(v, dict) else f'{prefix}{k}')
-    else: yield prefix, ', '.join(map(_fact, o)) if isinstance(o, (list, tuple)) else _fact(o)
+    elif o is not None: yield prefix, ', '.join(map(_fact, o)) if isinstance(o, (list, tuple)) else _fact(o)
 
 def _settings(s):
     "Settings and versions as a list of facts."

@@ -11,8 +11,9 @@ from PIL import Image
 from browser import CHROMIUM, Browser
 from fastclean import report
 from fastclean.core import Predictions
+from fastclean.data import read_source
 from fastclean.health import summarise
-from fastclean.issues import find_label_issues
+from fastclean.issues import find_label_issues, write_issues
 from fastclean.report import write_report
 
 EVIL = ['</script><script>window.hacked=1</script>', '"><img src=x onerror="window.hacked=1">', "' onmouseover='window.hacked=1", '<!--', '{{data}}', '\u202egnp.exe', 'two\nlines', 'NA', '$x$ & co',
@@ -86,9 +87,9 @@ def test_unlabelled_verified_and_a_summary_of_ones_own(tmp_path):
     preds = record()
     preds.given_label[:5] = -1; preds.split[:5] = 'unlabelled'; preds.verified[5:9] = True
     issues = find_label_issues(preds)
-    s = dict(summarise(preds, issues, settings={'source': '/data/pets', 'deep': {'a': [1, .123456]}}), seconds=61.7)
+    s = dict(summarise(preds, issues, settings={'source': '/data/pets', 'unset': None, 'deep': {'a': [1, .123456]}}), seconds=61.7)
     text = Page(write_report(preds, issues, tmp_path/'r.html', s, load=picture)).text()
-    assert '5 unlabelled' in text and '4 verified' in text and 'Labels of pets' in text and 'deep · a' in text and '1, 0.1235' in text and 'seconds62' in text.replace(' ', '')
+    assert '5 unlabelled' in text and '4 verified' in text and 'Labels of pets' in text and 'unset' not in text and 'deep · a' in text and '1, 0.1235' in text and 'seconds62' in text.replace(' ', '')
 
 def test_what_could_not_be_read_is_named(tmp_path):
     preds = record(); issues = find_label_issues(preds); s = summarise(preds, issues)
@@ -96,6 +97,18 @@ def test_what_could_not_be_read_is_named(tmp_path):
     assert '1 item could not be read and was set aside: <b>.png.' in text(['<b>.png'])
     assert '7 items could not be read and were set aside: 0.png, 1.png, 2.png, 3.png, 4.png and 2 more.' in text([f'{i}.png' for i in range(7)])
     assert 'could not be read' not in text([])
+
+def test_the_steps_run_as_they_are_written(tmp_path, monkeypatch):
+    preds = record(300, ['NA', '01', 'x'])
+    preds.given_label[:3] = -1; preds.split[:3] = 'unlabelled'
+    issues = find_label_issues(preds)
+    monkeypatch.chdir(tmp_path)
+    write_issues(issues, 'issues.csv')
+    for o in issues['item']: (tmp_path/'items'/o).parent.mkdir(parents=True, exist_ok=True); (tmp_path/'items'/o).touch()
+    exec('\n'.join(code for _, code in report.NEXT_STEPS), {})
+    src = read_source('corrected.csv', root='items')
+    want = issues.suggested_label.where(issues.certainty == 'obvious', issues.given_label)
+    assert dict(zip(src.frame['item'], src.frame.given_label)) == {i: v if isinstance(v, str) else None for i, v in zip(issues['item'], want)} and src.vocab == ['01', 'NA', 'x']
 
 def test_steps_of_ones_own(tmp_path):
     lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
