@@ -79,7 +79,7 @@ def _describe(o, seen):
     if id(o) in seen or len(seen) > 12: return f'{type(o).__module__}.{type(o).__qualname__}…'
     seen = seen | {id(o)}
     if isinstance(o, functools.partial): return f'partial({_describe(o.func, seen)}, {_describe([o.args, o.keywords], seen)})'
-    if isinstance(o, types.MethodType): return f'{_describe(o.__self__, seen)}.{o.__name__}'
+    if isinstance(o, (types.MethodType, types.MethodWrapperType)): return f'{_describe(o.__self__, seen)}.{o.__name__}'
     if isinstance(o, types.FunctionType): return _describe_function(o, seen)
     if isinstance(o, type): return _describe_class(o, seen)
     if isinstance(o, defaultdict): return 'defaultdict'   # grows when it is asked

@@ -378,6 +378,7 @@ def test_the_same_object(tmp_path, plain):
             log.append(learn)
             if len(log) == 2: raise KeyboardInterrupt
             quietly(learn)
+    def stop(learn): raise KeyboardInterrupt
     for kf in (KFoldLearner(arrays(), small, n_splits=3), cached(tmp_path)):
         log.clear(); fit = Fit()
         with pytest.raises(KeyboardInterrupt): kf.run(fit)
@@ -386,6 +387,8 @@ def test_the_same_object(tmp_path, plain):
         assert len(log) == 4 and np.allclose(kf.predictions().pred_probs, plain[1].pred_probs, atol=1e-5)
         kf.run(fit)
         assert len(log) == 7 and np.allclose(kf.predictions().pred_probs, plain[1].pred_probs, atol=1e-5)
+        with pytest.raises(KeyboardInterrupt): kf.run(stop)
+        with pytest.raises(ValueError, match='no fit has been finished'): kf.predictions()
         kf.run(partial(quietly, n=1))
         other = kf.predictions()
         assert not np.allclose(other.pred_probs, plain[1].pred_probs, atol=1e-3)
