@@ -21,7 +21,7 @@ from fastcore.basics import patch
 
 from .core import FastcleanWarning, atomic_path, check_labels, decode_name, encode_name, number_repeats
 from .data import Source, read_source, read_table
-from .loaders import Relabel, _item, _key, _relabel, _target_tl, class_names, ds_split, given_labels, item_names, relabel_dls
+from .loaders import Relabel, _item, _key, _relabel, _target_tl, check_relabelled, class_names, ds_split, given_labels, item_names, relabel_dls
 from .noise import Noise, _as_call
 
 # %% ../nbs/03b_inject.ipynb #00000007
@@ -137,17 +137,6 @@ def _noisy_labels(parts, noise, seed, on, roots, before=None):
     truth = _truth(np.concatenate(names), np.repeat([ds_split(i) for i in range(len(parts))], sizes), true, np.concatenate(given), vocab, noise, seed, on)
     return given, truth if before is None else replace(truth, noise={before.on: before.noise, on: truth.noise}, on='all')
 
-def _check_noisy(parts, labels):
-    "Labels are looked up by item: two items that cannot be told apart would share one."
-    for ds, ys in zip(parts, labels):
-        if (bad := given_labels(ds) != ys).any():
-            raise ValueError(f'{bad.sum():,} items cannot be told apart from others with another label, the first is {item_names(ds)[bad.argmax()]!r}: give the DataFrame an index without repeats')
-
-def _answers(new, old):
-    "Let the relabelled target answer what a `Learner` asks the one that it stands for: the loss and the number of classes."
-    for k in ('loss_func', 'c'):
-        if hasattr(old.tfms, k): setattr(new.tfms.fs[0], k, getattr(old.tfms, k))
-
 @patch
 def with_noise(self:DataLoaders,
     noise, # A noise model
@@ -159,8 +148,6 @@ def with_noise(self:DataLoaders,
     parts = [dl.dataset for dl in self.loaders]
     labels, truth = _noisy_labels(parts, noise, seed, on, (root, self.path), self.__dict__.get('noise'))
     dls = relabel_dls(self, dict(enumerate(labels)))
-    _answers(_target_tl(dls.train_ds), _target_tl(self.train_ds))
-    _check_noisy([dl.dataset for dl in dls.loaders], labels)
     return _keep_truth(dls, truth)
 
 def _keep_truth(dls, truth):
@@ -182,9 +169,8 @@ def with_noise(self:Datasets,
     labels, truth = _noisy_labels(parts, noise, seed, on, (root,), self.__dict__.get('noise'))
     new = {_key(_item(_target_tl(ds), i)): int(y) for ds, ys in zip(parts, labels) for i, (y, old) in enumerate(zip(ys, given_labels(ds))) if y != old}
     dsets = _relabel(self, Relabel(_target_tl(self).tfms, new))
-    _answers(_target_tl(dsets), _target_tl(self))
     dsets._dl_type, dsets.noise = self._dl_type, truth
-    _check_noisy([dsets.subset(i) for i in range(dsets.n_subsets)], labels)
+    for i, ys in enumerate(labels): check_relabelled(dsets.subset(i), ys)
     return dsets
 
 class _NoisyBlock:
