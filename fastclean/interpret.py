@@ -43,12 +43,15 @@ def _rgb(im):
 def item_image(
     item:str, # Name of an item, as in the issues table
     root='.', # Folder that the names start from
-    load=None, # A function of the item's name that gives its image (PIL, or an array), in place of reading a file below `root`
+    load=None, # A function of the item's name, in place of reading a file below `root`: gives its image (PIL, or an array), its text, or a dict of its columns
     size:int=256, # Width and height at most, in pixels
-)->Image.Image|None: # The picture in RGB, or None where there is none to be had
-    "A small picture of an item."
+)->Image.Image|str|dict|None: # The picture in RGB, the text or the columns, or None where there is nothing to be had
+    "What there is to see of an item: mostly a small picture."
     try:
-        if load is not None: im = _as_image(load(item))
+        if load is not None:
+            im = load(item)
+            if im is None or isinstance(im, (str, dict)): return im
+            im = _as_image(im)
         else:
             im = Image.open(item_path(item, root))
             im.draft('RGB', (2*size, 2*size))
@@ -126,27 +129,56 @@ def _tile_text(r):
     where = ' · '.join(o for o in (r.split, r.certainty, 'verified' if r.verified else '') if o)
     return shown_name(r.given_label), f'→ {shown_name(r.suggested_label)}{doubt}', _pct(r.suggested_prob), where
 
+def _wrap(fig, s, width, fontsize, most):
+    "A text in lines of a width in inches, cut after `most` lines."
+    prop, r, out, line = font_manager.FontProperties(family=_families(), size=fontsize), fig.canvas.get_renderer(), [], ''
+    fits = lambda o: r.get_text_width_height_descent(o, prop, False)[0] <= width*fig.dpi
+    words = s.split()
+    while words and len(out) <= most:
+        w = words.pop(0)
+        if fits(f'{line} {w}'.strip()): line = f'{line} {w}'.strip(); continue
+        if line: out.append(line); line = ''; words.insert(0, w); continue
+        n = next(n for n in range(len(w) - 1, 0, -1) if n == 1 or fits(w[:n]))   # a word longer than a line
+        out.append(w[:n]); words.insert(0, w[n:])
+    out += [line] if line else []
+    return out if len(out) <= most else [*out[:most - 1], out[most - 1][:-2] + ' …']
+
+def _draw_words(fig, ax, o, width, tall, fontsize=7):
+    "A text, or columns with their values, in a tile."
+    step = fontsize*1.4/72/tall
+    most = int(.92/step)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    with _boxes():
+        if isinstance(o, str):
+            for i, line in enumerate(_wrap(fig, shown_name(' '.join(o.split())[:2000]), .88*width, fontsize, most)): _text(ax, .04, .95 - i*step, line, fontsize=fontsize, va='top')
+            return
+        for i, (k, v) in enumerate(list(o.items())[:int(.92/step/1.15)]):
+            y = .95 - 1.15*i*step
+            _text(ax, .04, y, _fit(fig, shown_name(k), .53*width, fontsize), fontsize=fontsize, va='top', color=MUTED)
+            _text(ax, .96, y, _fit(fig, shown_name(v), .36*width, fontsize), fontsize=fontsize, va='top', ha='right')
+
 def _draw_tile(fig, r, im, x, y, w, h, gap):
     "One suspect: texts and picture in a box given in inches, from the upper left corner."
     W, H = fig.get_size_inches()
     given, suggested, prob, where = _tile_text(r)
-    inner = w - gap
+    inner, tall = w - gap, h - gap - .62
     def put(s, dy, size, **kw): _text(fig, x/W, 1 - (y + dy)/H, _fit(fig, s, kw.pop('room', inner), size, kw.get('weight', 'normal')), fontsize=size, va='baseline', **kw)
     put(given, .16, 9, color=GIVEN)
     put(suggested, .34, 9, color=SUGGESTED, weight='bold', room=inner - .56)
     _text(fig, (x + inner)/W, 1 - (y + .34)/H, prob, fontsize=9, color=SUGGESTED, ha='right', va='baseline')
-    ax = fig.add_axes((x/W, 1 - (y + .42 + inner)/H, inner/W, inner/H), facecolor=TILE)
+    ax = fig.add_axes((x/W, 1 - (y + .42 + tall)/H, inner/W, tall/H), facecolor=TILE)
     ax.set(xticks=[], yticks=[])
     for s in ax.spines.values(): s.set_visible(False)
-    if im is None:
+    if isinstance(im, (str, dict)): _draw_words(fig, ax, im, inner, tall)
+    elif im is None:
         ax.set(xlim=(0, 1), ylim=(0, 1))
         _text(ax, .5, .5, 'cannot be read', fontsize=9, color=MUTED, ha='center', va='center')
     else:
         n = max(im.size)
         ax.imshow(im, extent=(.5 - im.width/n/2, .5 + im.width/n/2, .5 - im.height/n/2, .5 + im.height/n/2), interpolation='bilinear')
         ax.set(xlim=(0, 1), ylim=(0, 1))
-    put(shown_name(r.item), .42 + inner + .14, 6.5, color=MUTED)
-    put(where, .42 + inner + .27, 6.5, color=MUTED)
+    put(('row ' if isinstance(im, (str, dict)) else '') + shown_name(r.item), .42 + tall + .14, 6.5, color=MUTED)
+    put(where, .42 + tall + .27, 6.5, color=MUTED)
 
 def select_suspects(
     issues, # The table of `find_label_issues`, or rows of it
@@ -167,7 +199,7 @@ def _columns(n):
 def plot_suspects(
     issues, # The table of `find_label_issues`, or rows of it
     root='.', # Folder that the items' names start from
-    load=None, # A function of the item's name that gives its image, in place of reading a file below `root`
+    load=None, # A function of the item's name that gives its image, its text, or a dict of its columns, in place of reading a file below `root`
     k:int=16, # How many suspects to show at most
     split=None, # Only those of this split (or of these): 'train', 'valid', 'test'
     ncols:int|None=None, # Tiles in a row; default about a square, 8 at most
@@ -179,8 +211,8 @@ def plot_suspects(
     found = select_suspects(issues, split=split)
     rows, where = found[:k], f" in {split if isinstance(split, str) else ' and '.join(split)}" if split is not None else ''
     if not len(rows): return _nothing(title or f'No suspects{where}', f'None of the {len(issues):,} items in this table is marked as a label issue.')
-    ncols = ncols or _columns(len(rows))
-    gap, top, h = .16, .66, size + .62
+    ncols, seen = ncols or _columns(len(rows)), [item_image(o, root, load) for o in rows['item']]
+    gap, top, h = .16, .66, size*(.55 if any(isinstance(o, (str, dict)) for o in seen) else 1) + .62
     fig = _Figure(max(ncols*size + gap, 3.4), math.ceil(len(rows)/ncols)*h + top)
     W, H = fig.get_size_inches()
     n = f'{len(found):,} suspect{"s"*(len(found) != 1)}{where}' if len(rows) == len(found) else f'The worst {len(rows)} of {len(found):,} suspects{where}'
@@ -188,7 +220,7 @@ def plot_suspects(
     for x, s, kw in ((0, 'given label', dict(color=GIVEN)), (.78, '→ suggested label', dict(color=SUGGESTED, weight='bold')), (2.08, 'and its probability', dict(color=SUGGESTED))):
         _text(fig, (gap + x)/W, 1 - .5/H, s, fontsize=8, **kw)
     for i, r in enumerate(rows.itertuples()):
-        _draw_tile(fig, r, item_image(r.item, root, load), gap + i % ncols*size, top + i//ncols*h, size, h, gap)
+        _draw_tile(fig, r, seen[i], gap + i % ncols*size, top + i//ncols*h, size, h, gap)
     return fig
 
 def _nothing(title, text):

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from fastai.data.block import DataBlock
 from fastai.learner import Learner, defaults
+from fastai.tabular.core import Tabular
 from fastcore.meta import delegates
 from fasttransform import Pipeline
 from torch.nn.parameter import is_lazy
@@ -46,7 +47,7 @@ def _content(ds):
 
 def _tfm_identity(dls):
     "The transforms of items and of batches, one by one."
-    pipes = {f'item{i}': getattr(tl, 'tfms', None) for i, tl in enumerate(getattr(dls.train_ds, 'tls', None) or [dls.train_ds])}
+    pipes = {f'item{i}': getattr(tl, 'procs' if isinstance(tl, Tabular) else 'tfms', None) for i, tl in enumerate(getattr(dls.train_ds, 'tls', None) or [dls.train_ds])}
     pipes |= {f'{nm}.{e}': getattr(dl, e, None) for nm, dl in zip(('train', 'valid'), dls.loaders) for e in ('after_item', 'before_batch', 'after_batch')}
     return {nm: {str(i): describe(f) for i, f in enumerate(p.fs)} if isinstance(p, Pipeline) else describe(p) for nm, p in pipes.items() if p is not None}
 
@@ -85,12 +86,12 @@ class KFoldLearner:
     ):
         if isinstance(learner_fn, Learner) or not callable(learner_fn): raise ValueError('learner_fn must make a new learner from DataLoaders, such as '
             f'partial(vision_learner, arch=resnet18); got {type(learner_fn).__name__}')
-        if hasattr(dls.train_ds, 'procs'): raise ValueError('KFoldLearner does not take TabularPandas yet')
         if not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed must be a whole number from 0; got {seed!r}')
         if len(dls.loaders) == 1: dls = type(dls)(dls.train, dls.train.new(subset(dls.train_ds, [], 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
         self.dls, self.learner_fn, self.n_splits, self.tag, self.seed = dls, learner_fn, n_splits, tag, int(seed)
         self.vocab, labels = class_names(dls), given_labels(dls.train_ds)
         if labels.ndim == 1 and labels.max(initial=-1) >= len(self.vocab): raise ValueError(f'there are targets up to {labels.max()} and {len(self.vocab)} classes: fastclean works on classification data')
+        if (no := (labels < 0).sum()): raise ValueError(f'{no:,} of {len(labels):,} training items have no label: leave them out')
         self.fold = fold_ids(labels, n_splits, group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
         self.cache, self._job, self._parts, self._finished = cache and Path(cache).expanduser().absolute(), None, None, False
 

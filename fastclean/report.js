@@ -42,7 +42,7 @@
     cards.forEach((c, i) => { const ok = match.has(i); c.hidden = !ok || n >= state.shown; n += ok; });
     const shown = Math.min(n, state.shown);
     $('more').hidden = n <= state.shown;
-    $('shown').textContent = cards.length ? (n ? shown.toLocaleString('en') + ' of ' + n.toLocaleString('en') + (n === 1 ? ' picture' : ' pictures') : 'No picture matches') + (N > cards.length ? '; there are pictures of the first ' + cards.length.toLocaleString('en') + ' suspects' : '') : '';
+    $('shown').textContent = cards.length ? (n ? shown.toLocaleString('en') + ' of ' + n.toLocaleString('en') + (n === 1 ? ' card' : ' cards') : 'No card matches') + (N > cards.length ? '; there are cards of the first ' + cards.length.toLocaleString('en') + ' suspects' : '') : '';
   }
 
   function drawRows() {

@@ -92,11 +92,19 @@ def thumbnail(
 
 def _prob(p): return '' if p != p else '&gt; 99 %' if p >= .995 else f'{100*p:.0f} %'
 
-def _card(r, src, i):
+def _picture(o):
+    "What there is to see of an item as HTML: an image, a text, or columns and their values."
+    if o is None: return '<div class="pic">cannot be read</div>'
+    if isinstance(o, str): return f'<div class="words"><p>{_esc(_cut(" ".join(o.split()), 600))}</p></div>'
+    if isinstance(o, dict): return '<dl class="words">' + ''.join(f'<dt>{_name(k)}</dt><dd>{_name(v)}</dd>' for k, v in o.items()) + '</dl>'
+    return f'<div class="pic"><img src="{thumbnail(o)}" alt="" loading="lazy" decoding="async"></div>'
+
+def _cut(text, n): return text if len(text) <= n else text[:n - 1] + '…'
+
+def _card(r, o, i):
     "One suspect as HTML."
-    pic = f'<img src="{src}" alt="" loading="lazy" decoding="async">' if src else 'cannot be read'
     tags = ' · '.join(_esc(o) for o in (r.split, r.certainty, 'verified' if r.verified else '') if o)
-    return (f'<li class="card"><div class="pic">{pic}</div><div class="text"><span class="was">{_name(r.given_label)}</span>'
+    return (f'<li class="card">{_picture(o)}<div class="text"><span class="was">{_name(r.given_label)}</span>'
             f'<span class="now">→ {_name(r.suggested_label)}{"" if r.suggested_prob >= .5 else "?"}</span>'
             f'<span class="small"><span class="p">{_prob(r.suggested_prob)}</span> · {tags} · #{i + 1:,}</span><bdi class="small item" title="{_esc(r.item)}">{_esc(r.item)}</bdi></div></li>')
 
@@ -104,8 +112,7 @@ def _cards(rows, root, load, budget):
     "Cards of the first suspects as HTML, as many as the budget of bytes allows."
     out = []
     for i, r in enumerate(rows.itertuples()):
-        im = item_image(r.item, root, load, 208)
-        out.append(_card(r, thumbnail(im) if im is not None else None, i))
+        out.append(_card(r, item_image(r.item, root, load, 208), i))
         if (budget := budget - len(out[-1].encode())) < 0: break
     return out
 
@@ -115,9 +122,15 @@ def _codes(column, names=None):
     for v in column: out.append(number.setdefault((type(v), v), len(number)))
     return out, [_short(v) for _, v in number]
 
-def _data(rows, budget):
+def _row_name(item, load):
+    "The name of an item, and the beginning of its text where `load` gives texts."
+    text = item_image(item, load=load) if load else None
+    return f'{shown_name(item)} · {shown_name(_cut(" ".join(text.split()), 120))}' if isinstance(text, str) else shown_name(item)
+
+def _data(rows, load, budget):
     "The suspects by column, for the script: as many as the budget of bytes allows, and their class numbers."
-    items = [shown_name(o) for o in rows['item']]
+    texts = load if load is not None and len(rows) and isinstance(item_image(rows['item'].iloc[0], load=load), str) else None
+    items = [_row_name(o, texts) for o in rows['item']]
     keep = int(np.searchsorted(np.cumsum([len(json.dumps(o)) + 24 for o in items]), budget, side='right')) if items else 0
     rows = rows[:keep]
     labels, names = _codes([*rows.given_label, *rows.suggested_label])
@@ -239,7 +252,7 @@ def write_report(
     path, # File to write, .html; replaced whole if it is there
     summary:dict|None=None, # What `summarise` gave; default made from the two
     root='.', # Folder that the items' names start from
-    load=None, # A function of the item's name that gives its image, in place of reading a file below `root`
+    load=None, # A function of the item's name that gives its image, its text, or a dict of its columns, in place of reading a file below `root`
     title:str|None=None, # Heading; default names the source
     n_cards:int=500, # Suspects with a picture, at most
     health=None, # The table of `health_summary`, if it is at hand
@@ -248,7 +261,7 @@ def write_report(
     "Write one self-contained HTML page with everything that was found."
     s = to_jsonable(summary if summary is not None else summarise(preds, issues))
     rows = select_suspects(issues)
-    data = _data(rows, 7_000_000)
+    data = _data(rows, load, 7_000_000)
     number, health = {}, health_summary(preds, issues) if health is None else health
     for c in ('given_label', 'suggested_label'): number |= {(type(v), v): k for v, k in zip(rows[c], data['given' if c[0] == 'g' else 'sugg'])}
     style, script, page = (files('fastclean').joinpath(f'report.{o}').read_text(encoding='utf-8') for o in ('css', 'js', 'html'))

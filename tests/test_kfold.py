@@ -191,6 +191,39 @@ def test_text():
     q = kf.predictions(dls.test_dl(df.loc[[int(o) for o in dls.valid_ds.items.index]]))
     assert np.allclose(q.pred_probs[q.split == 'valid'], q.pred_probs[q.split == 'unlabelled'], atol=1e-5) and 'text_classifier_learner(arch=AWD_LSTM' in q.meta['learner']
 
+def flowers():
+    "150 flowers with a category, missing values and an index of names."
+    from sklearn.datasets import load_iris
+    x, y = load_iris(return_X_y=True)
+    df = pd.DataFrame(x, columns=list('abcd'), index=[f'flower {i}' for i in range(150)]).assign(e=np.where(x[:, 0] > 5, 'big', 'small'), y=np.array(['a', 'b', 'c'])[y])
+    df.loc[df.index[::7], 'b'] = np.nan
+    return df
+
+def rows(df, **kw):
+    from fastai.tabular.all import Categorify, FillMissing, TabularDataLoaders
+    from fastai.data.transforms import Normalize
+    return TabularDataLoaders.from_df(df, **{**dict(procs=[FillMissing, Categorify, Normalize], cat_names=['e'], cont_names=list('abcd'), y_names='y', bs=16), **kw})
+
+def test_tables():
+    "TabularPandas: the procs are fitted once, rows are not processed twice, and an item is known by the index of the user's frame."
+    from fastai.tabular.all import tabular_learner
+    df = flowers()
+    dls, means = rows(df), []
+    before = dls.train_ds.items.copy()
+    def train(learn): means.append(learn.dls.train_ds.conts.mean().to_numpy()); quietly(learn, 12)
+    kf = KFoldLearner(dls, partial(tabular_learner, layers=[20, 10]), n_splits=3).run(train)
+    p = kf.predictions(dls.test_dl(df.loc[dls.valid_ds.items.index].drop(columns='y')))
+    assert set(p.items[:150]) == set(df.index) and all(df.y[o] == p.vocab[y] for o, y in zip(p.items[:150], p.given_label[:150]))
+    assert (p.predicted_label == p.given_label)[:150].mean() > .85 and list(p.split[-30:]) == ['unlabelled']*30
+    assert np.allclose(p.pred_probs[p.split == 'valid'], p.pred_probs[p.split == 'unlabelled'], atol=1e-5)   # a second pass of the procs would shift them
+    assert dls.train_ds.items.equals(before) and np.ptp(means, axis=0).max() > 0 and 'tabular_learner(' in p.meta['learner']
+    y = given_labels(dls.train_ds)
+    from fastclean.loaders import fold_dls, relabel_dls
+    fold = fold_dls(dls, np.flatnonzero(kf.fold != 0), np.flatnonzero(kf.fold == 0))
+    assert (given_labels(fold.valid_ds) == y[kf.fold == 0]).all() and all(a is b for a, b in zip(fold.train_ds.procs.fs, dls.train_ds.procs.fs))
+    other = relabel_dls(dls, {0: (y + 1) % 3})
+    assert (given_labels(other.train_ds) == (y + 1) % 3).all() and (given_labels(dls.train_ds) == y).all() and (given_labels(other.valid_ds) == given_labels(dls.valid_ds)).all()
+
 def test_plain_torch_datasets():
     "No names, no vocabulary: numbers."
     ds = [(X[i], int(Y[i])) for i in range(N)]
@@ -345,9 +378,8 @@ def test_data_that_will_not_do():
     with pytest.raises(ValueError, match='same label'): KFoldLearner(dls(lambda i: 'a', N, Categorize()), small)
     with pytest.raises(ValueError, match='no classes|works on classification data'): KFoldLearner(dls(lambda i: float(i), N, RegressionSetup()), small)
     with pytest.raises(ValueError, match='one label for each item'): KFoldLearner(dls(lambda i: ['a', 'b'][:i % 3], N, MultiCategorize(), OneHotEncode()), small)
-    from fastai.tabular.all import Categorify, TabularDataLoaders
-    df = pd.DataFrame(dict(a=range(50), b=[str(i % 3) for i in range(50)], y=[str(i % 2) for i in range(50)]))
-    with pytest.raises(ValueError, match='TabularPandas'): KFoldLearner(TabularDataLoaders.from_df(df, procs=[Categorify], cat_names=['b'], cont_names=['a'], y_names='y', bs=8), small)
+    with pytest.raises(ValueError, match=r'y_block=CategoryBlock\(\)'): KFoldLearner(rows(flowers().assign(y=range(150))), small)
+    with pytest.raises(ValueError, match='training items have no label'): KFoldLearner(rows(flowers().assign(y=lambda d: d.y.where(d.y != 'a'))), small)
 
 # ---- the cache
 def cached(tmp, **kw): return KFoldLearner(**{**dict(dls=arrays(), learner_fn=small, n_splits=3, cache=tmp/'c'), **kw})
