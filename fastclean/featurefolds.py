@@ -22,6 +22,7 @@ from .identity import describe, digest
 from .loaders import class_names, ds_split, given_labels, item_names
 from .rows import ds_kind, load_sentences, raw_texts, table_features, text_features
 from .transition import label_likelihood
+from .twins import Pictures, Texts, find_twins, join_groups, outlier_scores, same_files, same_rows, same_texts, twin_groups, twin_of
 
 # %% ../nbs/09b_featurefolds.ipynb #00000006
 def _twins(group, fold, n):
@@ -47,6 +48,7 @@ class FeatureFolds:
         features_cache=None, # Folder of features that runs with other labels or settings share; default below `cache`
         texts=None, # For texts, as they were before their tokenization: a column of the user's frame, such as `df.text`
         verified=(), # Names of items whose label a person has confirmed: no round doubts them
+        twins:bool=True, # Whether items that are there twice, or nearly so, are kept in one fold and named; in tables they are not sought
     ):
         self.kind, self.texts = ds_kind(dls.train_ds), texts
         if self.kind != 'image' and (backbone is not None or weights is not None): raise ValueError(f'backbone and weights are for images; these DataLoaders hold {self.kind}s')
@@ -57,7 +59,7 @@ class FeatureFolds:
         self.neighbours, self.groups, self.tag, self.seed, self.image_size = neighbours, groups, tag, seed, image_size
         self._tmp = None if cache else tempfile.TemporaryDirectory(prefix='fastclean-')
         self.cache, self.vocab, self._fitted = Path(cache or self._tmp.name), class_names(dls), False
-        self.features_cache, self.confirmed = Path(features_cache or self.cache/'features'), verified
+        self.features_cache, self.confirmed, self.twins = Path(features_cache or self.cache/'features'), verified, twins and self.kind != 'table'
 
     def fit(self)->'FeatureFolds': # Itself
         "Compute the features, then fit the heads of all folds."
@@ -65,6 +67,8 @@ class FeatureFolds:
             self._read()
             self.features, errors = self._features(stack, self.datasets, self._names)
             self._set_aside(errors)
+            self._reduce()
+            self._find_twins()
             self._split()
             store = FoldCache(self.cache/'folds', self._identity())
             stack.enter_context(store.open(replace=getattr(self, '_store', None)))
@@ -88,7 +92,7 @@ class FeatureFolds:
             p[other] += w[:, None]*f['other']
         fold = np.full(len(p), -1); fold[self.train] = self.fold
         record = Predictions.from_arrays(self.labels[self.ok], p/p.sum(1, keepdims=True), self.vocab, self.items[self.ok], self.split[self.ok], fold,
-                                         self.verified[self.ok], meta=self._meta(), extra=pd.DataFrame(dict(group=self.group[self.ok])))
+                                         self.verified[self.ok], meta=self._meta(), extra=self._extra())
         return record if test_dl is None else self._with_test(record, test_dl, folds)
 
     def save_heads(self,
@@ -124,17 +128,11 @@ class FeatureFolds:
         if self.kind == 'table': return self._columns(datasets)
         if self.kind == 'text': return self._embeddings(stack, datasets)
         if not hasattr(self, '_net'): self._net = load_backbone(self.backbone, self.weights)
-        tls = [d.tls[0] if hasattr(d, 'tls') else d for d in datasets]
-        ends = np.cumsum([len(d) for d in datasets])
-        def _get(i):
-            d = int(np.searchsorted(ends, i, side='right'))
-            o = tls[d][i - (ends[d] - len(datasets[d]))]
-            return o if hasattr(datasets[d], 'tls') else o[0]
         sizes = [_file_size(o) for d in datasets for o in _raw_items(d)]
         ident = dict(kind='features', format=2, items=digest(*map(str, names)), sizes=digest(np.array(sizes)), backbone=self._net.name, weights=self._net.version, size=self.image_size, tag=self.tag)
         cache = FoldCache(self.features_cache/digest(*map(str, ident.values()))[:16], ident)
         stack.enter_context(cache.open())
-        return image_features(_get, int(ends[-1]), self._net, self.image_size, cache=cache)
+        return image_features(_reader(datasets), len(names), self._net, self.image_size, cache=cache)
 
     def _columns(self, datasets):
         "The columns themselves; reading them again takes no longer than a cache."
@@ -160,12 +158,47 @@ class FeatureFolds:
         self.unreadable, self.ok = bad, np.ones(n, bool)
         self.ok[list(errors)] = False
 
+    def _reduce(self):
+        "Which of the readable items are trained on; the map from features to what the heads see, which knows no labels."
+        y = self.labels[self.ok]
+        self.train = (self.split[self.ok] == 'train') & (y >= 0)
+        self.y, self.known, self.map = y[self.train], self.verified[self.ok][self.train], None
+        if self.kind == 'table': return
+        x = self.features[self.ok].astype(np.float32)
+        self.map = KernelMap(seed=self.seed).fit(x[self.train])
+        self._reduced = self.map.reduce(x)
+        self.outlier = outlier_scores(self._reduced, y, x)
+
+    def _find_twins(self):
+        "Join the groups of items with those of their twins."
+        self.pairs = None
+        if not self.twins: return
+        at = np.flatnonzero(self.ok)
+        if self.kind == 'text':
+            texts = [o for d in self.datasets for o in raw_texts(d, self.texts)]
+            texts = [texts[i] for i in at]
+            same, compare = same_texts(texts), Texts(texts)
+        else:
+            get, rows = _reader(self.datasets), self.features[self.ok]
+            same, compare = same_rows(rows), Pictures(lambda i: get(at[i]), len(at), rows[:, -256:].astype(np.float32).reshape(-1, 16, 16))
+            files = _files(self.datasets)
+            if files is not None: same = join_groups(same, same_files([files[i] for i in at]))
+        self.pairs = find_twins(self._reduced, same, compare)
+        group = join_groups(self.group[self.ok], twin_groups(len(at), self.pairs, max(2, self.train.sum()//self.n_splits)))
+        if len(np.unique(group[self.train])) >= self.n_splits: self.group[self.ok] = group   # else there is too little to make folds of without dividing twins
+
+    def _extra(self):
+        "What is known of each item beside its label."
+        d = pd.DataFrame(dict(group=self.group[self.ok]))
+        if self.pairs is not None:
+            items = np.append(self.items[self.ok], None)
+            d['twin'] = items[twin_of(self.pairs, self.labels[self.ok])]
+        return d if self.kind == 'table' else d.assign(outlier_score=self.outlier)
+
     def _split(self):
-        "Which of the readable items are trained on, and their folds."
-        split, y, group = self.split[self.ok], self.labels[self.ok], self.group[self.ok]
-        self.train = (split == 'train') & (y >= 0)
-        self.y, self.known = y[self.train], self.verified[self.ok][self.train]
-        own = group[self.train] if self.groups is None else pd.factorize(pd.Series(self._user_groups()).astype(str) + '\0')[0]
+        "The folds of what is trained on."
+        group = self.group[self.ok]
+        own = group[self.train] if self.groups is None else join_groups(group[self.train], pd.Series(self._user_groups()).astype(str) + '\0')
         self.fold = fold_ids(self.y, self.n_splits, own, self.seed, self.vocab)
         self.twin = _twins(np.r_[group[self.train], group[~self.train]], self.fold, len(self.fold))
 
@@ -180,17 +213,15 @@ class FeatureFolds:
     def _prepare(self):
         "What all folds share; nothing of it looks at a label."
         if self.kind == 'table':
-            self._z, self.map = self.features[self.ok], None
+            self._z = self.features[self.ok]
             self._heads = SklearnHeads(self._z[self.train], self.fold, self._estimator if self.head is None else self.head)
             return
-        x = self.features[self.ok].astype(np.float32)
-        self.map = KernelMap(seed=self.seed).fit(x[self.train])
-        r = self.map.reduce(x)
+        r = self._reduced
         self._base = r[self.train]
         more = -(-self.neighbours*self.n_splits//(self.n_splits - 1)) if self.neighbours else 0   # one fold's share of them may not vote
         self._near = nearest(self._base, more) if more else None
         self._near_other = nearest(self._base, more, r[~self.train]) if more else None
-        self._z = self.map(x) if self.head is None else r
+        self._z = self.map(self.features[self.ok].astype(np.float32)) if self.head is None else r
         z = self._z[self.train]
         self._heads = RidgeHeads(z, self.fold) if self.head is None else SklearnHeads(z, self.fold, self.head)
 
@@ -255,6 +286,20 @@ class FeatureFolds:
 def _raw_items(ds):
     items = getattr(ds, 'items', None)
     return range(len(ds)) if items is None else items.index if isinstance(items, pd.DataFrame) else items
+
+def _reader(datasets):
+    "A function from a position, counted through the datasets, to an image."
+    tls, ends = [d.tls[0] if hasattr(d, 'tls') else d for d in datasets], np.cumsum([len(d) for d in datasets])
+    def _get(i):
+        d = int(np.searchsorted(ends, i, side='right'))
+        o = tls[d][int(i - (ends[d] - len(datasets[d])))]
+        return o if hasattr(datasets[d], 'tls') else o[0]
+    return _get
+
+def _files(datasets):
+    "The file of each item, where all of them are files; else None."
+    items = [o for d in datasets for o in (d.items['file'] if isinstance(getattr(d, 'items', None), pd.DataFrame) and 'file' in d.items else _raw_items(d))]
+    return items if all(isinstance(o, (str, os.PathLike)) for o in items) else None
 
 def _file_size(o):
     try: return os.path.getsize(o) if isinstance(o, (str, os.PathLike)) else 0

@@ -92,7 +92,7 @@ def picture_distance(
     w = a.shape[1] - 2*most
     B = b[:, most:most + w, most:most + w].reshape(len(b), -1)
     blank = (B.std(1) < .01) | (a.std((1, 2)) < .01)
-    B, at = _standard(B), None
+    B = _standard(B)
     at = _best_shift(a, B, most, w)
     (gy, gx), u = np.gradient(a, axis=(1, 2)), np.linspace(-1, 1, w, dtype=np.float32)
     gy, gx, main = _window(gy, at, w), _window(gx, at, w), _standard(_window(a, at, w))
@@ -104,12 +104,13 @@ def picture_distance(
     return np.where(blank | (fit[:, 0, 0] <= 0), 1, np.minimum(left, 1)).astype(np.float32)
 
 class Pictures:
-    "Compares items by their pictures; reads each once, when it is first asked for."
+    "Compares items by their pictures; reads each at most once, when it is first asked for."
     def __init__(self,
         get, # Function from a position to an image (PIL, array or tensor)
         n:int, # Number of items
+        rough=None, # Smaller thumbnails that are at hand, (n, s, s): pairs that differ in these are not read; default none
         side:int=32, # Side of the thumbnails
-    ): self.get, self.side, self.small, self.read = get, side, np.zeros((n, side, side), np.uint8), np.zeros(n, bool)
+    ): self.get, self.rough, self.side, self.small, self.read = get, rough, side, np.zeros((n, side, side), np.uint8), np.zeros(n, bool)
 
     def _load(self, i):
         try: self.small[i] = to_rgb(self.get(int(i)), self.side).mean(2).round()
@@ -121,10 +122,16 @@ class Pictures:
         b, # Positions of the others, (m,)
     )->np.ndarray: # Distances, (m,)
         "Compare pairs of items."
-        new = np.unique(np.r_[a, b])
+        dist = np.zeros(len(a), np.float32) if self.rough is None else _by_parts(self.rough, a, b, 1)
+        look = np.flatnonzero(dist < .4)   # twins that are moved by 5 % differ by up to .2 in thumbnails of 16 × 16
+        new = np.unique(np.r_[a[look], b[look]])
         with ThreadPoolExecutor(4) as pool: list(pool.map(self._load, new[~self.read[new]]))
-        parts = [picture_distance(self.small[a[s:s + 1024]]/np.float32(255), self.small[b[s:s + 1024]]/np.float32(255)) for s in range(0, len(a), 1024)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        dist[look] = _by_parts(self.small, a[look], b[look], 255)
+        return dist
+
+def _by_parts(small, a, b, top):
+    parts = [picture_distance(small[a[s:s + 1024]]/np.float32(top), small[b[s:s + 1024]]/np.float32(top), max(1, small.shape[1]//16)) for s in range(0, len(a), 1024)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 # %% ../nbs/05c_twins.ipynb #0000000e
 class Texts:
