@@ -9,7 +9,7 @@ digits, mnist and cifar10-a; imagenette and cifar10-b are there to report on. No
 Models: frozen features in one round and in three, the ridge heads of one round without neighbours, and, on digits and mnist, a small network, the same with label
 smoothing, and the same over-trained. The data are those that fastai's `untar_data` gives; nothing of them is written here.
 """
-import argparse, os, sys, time, warnings, zlib
+import argparse, os, time, warnings
 from functools import partial
 from pathlib import Path
 
@@ -122,6 +122,61 @@ def cells(a):
                     if noise == 'human' and not name.startswith('cifar10'): continue
                     yield name, noise, seed, model
 
+# ---- score
+CLEANLAB = ['prune_by_noise_rate', 'prune_by_class', 'both', 'confident_learning', 'predicted_neq_given', 'low_normalized_margin', 'low_self_confidence']
+
+def f1(flag, wrong): return 2*(flag & wrong).sum()/max(flag.sum() + wrong.sum(), 1)
+
+def best_threshold(score, wrong):
+    "F1 of the best cut through a ranking: nobody without the truth can do better with it."
+    hit = np.cumsum(wrong[np.argsort(score, kind='stable')])
+    return (2*hit/(np.arange(1, len(hit) + 1) + wrong.sum())).max() if wrong.any() else np.nan
+
+def score(f):
+    "Rows of one cell: what each rule flags, and how good that is."
+    from cleanlab.filter import find_label_issues as cleanlab
+    from fastclean.core import Predictions
+    from fastclean.health import noise_interval
+    from fastclean.issues import find_label_issues, given_posterior
+    from fastclean.transition import GRID, _voices, confident_joint, plausible_sharpening
+    d = np.load(f); p, y, wrong = d['p'], d['y'], d['y'] != d['true']
+    name, noise, seed, model = f.stem.split('_')
+    common = dict(set=name, noise=noise, seed=int(seed), model=model, n=len(y), wrong=int(wrong.sum()), accuracy=round(float((p.argmax(1) == d['true']).mean()), 4), disagree=int((p.argmax(1) != y).sum()))
+    preds = Predictions.from_arrays(y, p)
+    s, rate, post = plausible_sharpening(preds), noise_interval(preds), given_posterior(preds)
+    def row(rule, flag, **more): return dict(common, rule=rule, flagged=int(flag.sum()), hit=int((flag & wrong).sum()), f1=round(f1(flag, wrong), 4) if wrong.any() else None, **more)
+    flag = post.given.to_numpy() < .5
+    sure = flag & (post[['timid', 'bold']].max(axis=1).to_numpy() < .5)
+    rows = [row('posterior', flag, power=round(s.best, 3), rate=round(rate['rate'], 4), low=round(rate['low'], 4), high=round(rate['high'], 4), obvious=int(sure.sum()), obvious_hit=int((sure & wrong).sum()))]
+    lik, count, _ = _voices(y, p, np.full(len(y), -1)); C = confident_joint(y, p)
+    counted = float(np.exp(np.interp(C.sum() - np.trace(C), count + 1e-6*np.arange(len(GRID)), np.log(GRID))))
+    for rule, t in (('power 1', 1.), ('power 1.5', 1.5), ('power 2', 2.), ('power 2.5', 2.5), ('power 3', 3.), ('likelihood', float(GRID[lik.argmax()])), ('confident joint', counted)):
+        rows.append(row(rule, given_posterior(preds, t).given.to_numpy() < .5, power=round(t, 3)))
+    for rule in CLEANLAB: rows.append(row(f'cleanlab {rule}', cleanlab(y, p, filter_by=rule, n_jobs=1)))
+    best = best_threshold(post.given.to_numpy(), wrong)
+    return rows + [dict(common, rule='best threshold', f1=round(best, 4) if wrong.any() else None)]
+
+def table(d, sets):
+    "The summary: mean F1 by rule and model, and every target that a rule has to meet."
+    d = d[d['set'].isin(sets)]
+    noisy, clean = d[d.noise != 'clean'], d[d.noise == 'clean']
+    cell = ['set', 'noise', 'model']
+    mean = noisy.groupby(['rule', *cell])[['f1', 'wrong']].mean().reset_index()
+    out = mean.pivot_table(index='rule', columns='model', values='f1')
+    out.insert(0, 'all', mean.groupby('rule').f1.mean())
+    base = mean[mean.rule == 'cleanlab prune_by_noise_rate'].set_index(cell).f1
+    gap = mean.assign(gap=mean.f1 - mean.set_index(cell).index.map(base))
+    out['worst gap'] = gap.groupby('rule').gap.min()
+    out['cells below'] = gap.assign(bad=(gap.gap < -.01) & (gap.wrong >= 500) | (gap.gap < -.02)).groupby('rule').bad.sum()
+    c = clean.groupby(['rule', 'set', 'model'])[['flagged', 'accuracy', 'disagree', 'n']].mean()
+    out['clean over'] = (c.flagged/np.where(c.accuracy >= .97, .01*c.n, c.disagree/3)).groupby('rule').max()   # 1: just what is allowed
+    print(out.sort_values('all', ascending=False).round(3).to_string())
+    o = d[d.rule == 'posterior']
+    held = (o.low <= o.wrong/o.n) & (o.wrong/o.n <= o.high)
+    print(f"interval: {held.mean():.1%} of {len(o)} cells; by noise {held.groupby(o.noise).mean().round(2).to_dict()}; mean width {(o.high - o.low).mean():.3f}")
+    o = o[o.noise != 'clean']
+    print(f"obvious: {o.obvious.sum():,} of {o.flagged.sum():,}, precision {o.obvious_hit.sum()/o.obvious.sum():.3f}; possible: precision {(o.hit - o.obvious_hit).sum()/(o.flagged - o.obvious).sum():.3f}")
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('what', choices=['make', 'score', 'table'])
@@ -134,5 +189,13 @@ def main():
         warnings.simplefilter('ignore')
         for c in cells(a):
             if not cell_file(a.work, *c).exists(): make(*c, a.work)
+    if a.what == 'score':
+        warnings.simplefilter('ignore')
+        files = [f for c in cells(a) if (f := cell_file(a.work, *c)).exists()]
+        pd.DataFrame([r for f in files for r in score(f)]).to_csv(HERE/'cutoff.csv', index=False)
+    if a.what != 'make':
+        d = pd.read_csv(HERE/'cutoff.csv')
+        for title, sets in (('chosen on', TUNED), ('reported on', REPORTED)):
+            if d['set'].isin(sets).any(): print(f"\n{title} {', '.join(sets)}"); table(d, sets)
 
 if __name__ == '__main__': main()

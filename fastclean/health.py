@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from .core import SPLITS, to_jsonable, versions
-from .issues import _choice, _cleanlab, _record, given_posterior, plausible_sharpening
-from .transition import estimate_transition, label_posterior
+from .issues import _choice, _cleanlab, _record, given_posterior
+from .transition import GRID, estimate_transition, label_posterior, plausible_sharpening, sharpen_probs
 
 # %% ../nbs/11_health.ipynb #00000007
 METHODS = ('posterior', 'confident_learning')
@@ -20,7 +20,7 @@ METHODS = ('posterior', 'confident_learning')
 def label_joint(
     preds, # `Predictions`
     method:str='posterior', # 'posterior', or cleanlab's 'confident_learning'
-    sharpen:float|None=None, # Sharpening of the probabilities for the posterior; default `preds.meta['sharpen']`, else 2
+    sharpen=None, # Power of the probabilities for the posterior, or what `plausible_sharpening` gave; default chosen by it
 )->np.ndarray: # (K, K), J[i,j] = P(true = i, given = j); sums to 1 over the labelled items
     "Estimate the joint distribution of true and given labels."
     _choice('method', method, METHODS)
@@ -28,7 +28,7 @@ def label_joint(
     rows = np.flatnonzero(preds.given_label >= 0)
     if method == 'confident_learning':
         return _cleanlab('count').estimate_joint(preds.given_label[rows], preds.pred_probs if len(rows) == len(preds) else preds.pred_probs[rows]).T
-    w = label_posterior(preds, sharpen=plausible_sharpening(preds, sharpen)[1])
+    w = label_posterior(preds, sharpen=sharpen)
     rows = rows[np.argsort(preds.given_label[rows], kind='stable')]
     starts = np.searchsorted(preds.given_label[rows], np.arange(K + 1))
     J = np.zeros((K, K))
@@ -65,20 +65,36 @@ def agreement(
     return dict(accuracy=a, chance=c, kappa=kappa, kappa_low=low, by_chance=low < .1)
 
 # %% ../nbs/11_health.ipynb #0000000f
-def _rates(post, rows, by_chance):
+def _found(y, p, t):
+    "Share of labels that are found wrong at a power."
+    return 1 - float(label_posterior(y, p, sharpen=t)[np.arange(len(y)), y].mean(dtype=np.float64))
+
+def _benefit_of_doubt(preds, s):
+    "By which factor the timid reading shrinks when it is more timid still, and the share of labels that it would find wrong if they were drawn from the model."
+    rows = np.flatnonzero((preds.given_label >= 0) & ~preds.verified)
+    if not len(rows): return 1., 0.
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.choice(rows, min(len(rows), 20_000), replace=False))
+    y, p = preds.given_label[rows], preds.pred_probs[rows]
+    q = sharpen_probs(p, max(GRID, key=lambda t: np.log(sharpen_probs(p, t)[np.arange(len(y)), y]).sum(dtype=np.float64)))   # calibrated on the given labels
+    drawn = np.minimum((q.cumsum(1, dtype=np.float64) < rng.random((len(y), 1))).sum(1), p.shape[1] - 1)
+    return _found(y, p, s.low/1.5)/max(_found(y, p, s.low), 1e-9), _found(drawn, p, plausible_sharpening(drawn, p).low)
+
+def _rates(post, rows, by_chance, doubt):
     "Noise rate over some labelled rows, with its ends."
     wrong = {o: 1 - float(post[o].to_numpy()[rows].mean(dtype=np.float64)) for o in ('given', 'timid', 'bold')}
-    ends = [wilson(r, len(rows)) for r in wrong.values()]
-    low, high = (0., 1.) if by_chance else (min(o[0] for o in ends), max(o[1] for o in ends))
+    least = min(wrong['given'], max(0., wrong['timid']*min(doubt[0], 1) - doubt[1]))
+    low, high = (0., 1.) if by_chance else (wilson(least, len(rows))[0] if least > 0 else 0., wilson(max(wrong.values()), len(rows))[1])
     return dict(rate=wrong['given'], low=low, high=high)
 
 def noise_interval(
     preds, # `Predictions`
-    sharpen:float|None=None, # The sharpening to start from; default `preds.meta['sharpen']`, else 2
+    sharpen=None, # Power of the probabilities, or what `plausible_sharpening` gave; default chosen by it
 )->dict: # `rate`, and `low` and `high`, the ends of its interval
     "Which share of the given labels is wrong, with all that makes it uncertain."
     preds = _record(preds)
-    return _rates(given_posterior(preds, sharpen), np.flatnonzero(preds.given_label >= 0), agreement(preds)['by_chance'])
+    s = plausible_sharpening(preds, sharpen=sharpen)
+    return _rates(given_posterior(preds, s), np.flatnonzero(preds.given_label >= 0), agreement(preds)['by_chance'], _benefit_of_doubt(preds, s))
 
 # %% ../nbs/11_health.ipynb #00000013
 def _ratio(a, b): return np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
@@ -157,26 +173,27 @@ def summarise(
     preds, # `Predictions`
     issues, # The table of `find_label_issues` on them
     settings:dict|None=None, # What to record as settings, beside the predictions' own
-    sharpen:float|None=None, # The sharpening that the issues were found with; default `preds.meta['sharpen']`, else 2
+    sharpen=None, # Power that the issues were found with, or what `plausible_sharpening` gave; default chosen by it
 )->dict: # What `summary.json` holds, ready for JSON
     "Sum up: the noise rate and the noise matrix, the number of issues, and how sure one can be."
     preds = _record(preds)
     if len(issues) != len(preds): raise ValueError(f'the table of issues has {len(issues):,} rows for {len(preds):,} items: give the whole table')
     y = preds.given_label
-    rows, J, post = np.flatnonzero(y >= 0), label_joint(preds, sharpen=sharpen), given_posterior(preds, sharpen)
-    low, t, high = plausible_sharpening(preds, sharpen)
-    T = estimate_transition(y[rows], preds.pred_probs if len(rows) == len(preds) else preds.pred_probs[rows], sharpen=t)
+    s = plausible_sharpening(preds, sharpen=sharpen)
+    rows, J, post = np.flatnonzero(y >= 0), label_joint(preds, sharpen=s), given_posterior(preds, s)
+    T = estimate_transition(y[rows], preds.pred_probs if len(rows) == len(preds) else preds.pred_probs[rows], sharpen=s.best)
     count = {k: int((issues.certainty == k).sum()) for k in ('obvious', 'possible')}
     count = dict(total=int(issues.is_label_issue.sum()), **count, by_split={s: int((issues.is_label_issue & (issues['split'] == s)).sum()) for s in SPLITS if (preds.split == s).any()})
     agree = agreement(preds)
     swing = sorted(int((post[o] < .5).sum()) for o in ('timid', 'bold'))
     doubts = list(_doubts(preds, J, agree, count['total'], swing))
     sure = 'no' if any(o for _, o in doubts) else 'partly' if doubts else 'yes'
-    rate = _rates(post, rows, agree['by_chance'])
-    by_split = {s: _rates(post, r, agree['by_chance']) for s in SPLITS if len(r := rows[preds.split[rows] == s])}
+    doubt = _benefit_of_doubt(preds, s)
+    rate = _rates(post, rows, agree['by_chance'], doubt)
+    by_split = {o: _rates(post, r, agree['by_chance'], doubt) for o in SPLITS if len(r := rows[preds.split[rows] == o])}
     return to_jsonable(dict(
         n=len(preds), K=len(preds.vocab), labelled=len(rows), verified=int(preds.verified.sum()), items={s: int((preds.split == s).sum()) for s in SPLITS if (preds.split == s).any()},
-        noise_rate=dict(rate, by_split=by_split, method="mean posterior probability of a wrong label; Wilson's 95 % interval, over the plausible range of sharpening"),
+        noise_rate=dict(rate, by_split=by_split, method="mean posterior probability of a wrong label; Wilson's 95 % interval over the plausible range of sharpening, less what labels drawn from the model would show"),
         noise_matrix=_entries(T, J, len(rows), preds.vocab), issues=dict(count, range=swing), agreement=agree, sure=sure, doubts=[o for o, _ in doubts],
-        verdict=_verdict(len(rows), rate, count, sure, [o for o, _ in doubts]), settings={**preds.meta, **(settings or {}), 'sharpen': [low, t, high]},
+        verdict=_verdict(len(rows), rate, count, sure, [o for o, _ in doubts]), settings={**preds.meta, **(settings or {}), 'sharpen': list(s)},
         versions=versions('cleanlab', 'numpy', 'pandas')))

@@ -90,9 +90,9 @@ def test_interval_holds_the_noise_rate(noise):
 
 def test_verified_labels_count_as_right():
     preds, true = make(noise=.2)
-    before = noise_interval(preds)['rate']
+    before = noise_interval(preds, sharpen=2.)['rate']
     preds.verified[:1000] = True
-    assert .4*before < noise_interval(preds)['rate'] < .6*before
+    assert .4*before < noise_interval(preds, sharpen=2.)['rate'] < .6*before
 
 @pytest.mark.parametrize('rate, n, low, high', [(0, 10, 0, .2775), (.5, 100, .4038, .5962), (1, 10, .7225, 1), (.1, 50, .0435, .2136)])
 def test_wilson(rate, n, low, high):

@@ -160,7 +160,7 @@ def test_mapped_probabilities(tmp_path):
 def test_verified_items_are_never_marked(filter_by):
     preds, _ = make()
     before = find_label_issues(preds, filter_by=filter_by)
-    worst = before['item'][:20]
+    worst = before['item'][:2]
     preds.verified[worst.astype(int)] = True
     d = find_label_issues(preds, filter_by=filter_by).set_index('item')
     assert not d.is_label_issue[worst].any() and (d.certainty[worst] == '').all() and d.verified[worst].all()
@@ -184,23 +184,39 @@ def test_twin_and_outlier_score_come_from_extra():
     assert d.twin['1'] == '3' and d.twin['0'] is None and d.twin['7'] is None
     assert d.outlier_score['49'] == 1 and d.outlier_score['0'] == 0
 
-def test_sharpening_comes_from_the_record_or_the_call():
+def test_sharpening_is_chosen_or_given():
     preds, _ = make(sharp=1.5)
-    default = find_label_issues(preds)
-    pd.testing.assert_frame_equal(find_label_issues(preds, sharpen=2), default)
-    preds.meta['sharpen'] = 1.25
-    assert plausible_sharpening(preds)[1] == 1.25
-    pd.testing.assert_frame_equal(find_label_issues(preds), find_label_issues(preds, sharpen=1.25))
-    assert find_label_issues(preds).is_label_issue.sum() < default.is_label_issue.sum()
+    s = plausible_sharpening(preds)
+    pd.testing.assert_frame_equal(find_label_issues(preds), find_label_issues(preds, sharpen=s))
+    n = [find_label_issues(preds, sharpen=t).is_label_issue.sum() for t in (s.low, s.best, s.high)]
+    assert s.low <= s.best < s.high and n[0] < n[1] < n[2]
 
 def test_range_opens_where_the_model_explains_the_labels():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(5, .3), 5000)
     y = (p.cumsum(1) > rng.random((5000, 1))).argmax(1).clip(0, 4)
-    low, t, high = plausible_sharpening(Predictions.from_arrays(y, p))
-    assert low <= 1 and t == 2 and high == 3
+    s = plausible_sharpening(Predictions.from_arrays(y, p))
+    assert s.low <= 1 < s.best
     post = given_posterior(Predictions.from_arrays(y, p))
-    assert (post.timid < .5).sum() < (post.given < .5).sum() < (post.bold < .5).sum()
+    assert (post.timid < .5).sum() < (post.given < .5).sum()/2 < (post.bold < .5).sum()
+
+def test_what_a_person_knows_moves_the_cut_off():
+    from fastclean.issues import label_posterior
+    def f1(preds, true, rest):
+        flag, wrong = by_row(find_label_issues(preds), 'is_label_issue')[rest], (preds.given_label != true)[rest]
+        return 2*(flag & wrong).sum()/(flag.sum() + wrong.sum())
+    preds, true = make(n=4000, sharp=1.5, noise=0.)       # all labels are right, the model is weak
+    some = np.random.default_rng(1).choice(4000, 300, replace=False)
+    before = find_label_issues(preds).is_label_issue.sum()
+    preds.verified[some] = True
+    assert before > 100 and find_label_issues(preds).is_label_issue.sum() < before/3
+    preds, true = make(n=4000, sharp=1.5, noise=.3)       # corrected labels tell what they were before
+    preds.extra['original_label'] = preds.given_label.copy()
+    rest = np.ones(4000, bool); rest[some] = False
+    before = f1(preds, true, rest)
+    preds.given_label[some] = true[some]; preds.verified[some] = True
+    assert f1(preds, true, rest) > before - .01
+    assert (label_posterior(preds)[some, true[some]] == 1).all()
 
 def test_in_sample_predictions_warn():
     preds, _ = make()
