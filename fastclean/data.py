@@ -258,7 +258,7 @@ def _read_table_source(path, kind, root, item_col, label_col, text_col, valid_co
         raise ValueError(f"{settings['source']}: read as kind {kind!r}, which has no {wrong[0]}")
     if kind == 'image': return _read_files(read_table(path, as_files), root, item_col, label_col, valid_col, split_col, drop_unlabelled, settings)
     settings['notes'].append('read as texts' if kind == 'text' else 'read as a table of features')
-    if bytes_are not in (None, encoding, 'utf-8'): settings['notes'].append(f'it is not UTF-8 and was read as {bytes_are}; another encoding can be given (encoding)')
+    if bytes_are not in (None, encoding, 'utf-8'): settings['notes'].append(f'it is not UTF-8 and was read as {bytes_are}, unless `encoding` says otherwise')
     return _read_rows(path, read_table(path, bytes_are, nrows=200), bytes_are, kind, text_col, label_col, valid_col, split_col, (cat, cont, ignore), drop_unlabelled, settings)
 
 def _read_rows(path, head, encoding, kind, text_col, label_col, valid_col, split_col, features, drop_unlabelled, settings):
@@ -266,7 +266,7 @@ def _read_rows(path, head, encoding, kind, text_col, label_col, valid_col, split
     source, notes = settings['source'], settings['notes']
     if kind == 'text': text_col = choose_column(head, text_col, 'texts', 'text_col', [c for c in text_candidates(head) if c != label_col], source, notes)
     chosen, flags = split_column(head, valid_col, split_col, source)
-    taken = [c for c in (text_col, chosen, valid_col if chosen else None) if c]
+    taken = [c for c in (text_col, chosen, valid_col if chosen else None) if c in head]
     label_col = choose_column(head, label_col, 'labels', 'label_col', label_candidates(head, [*taken, *features[2]]), source, notes)
     if label_col in taken: raise ValueError(f'{source}: column {label_col!r} cannot be the label and something else (label_col)')
     d = read_table(path, encoding, as_text=[label_col, *taken])

@@ -126,6 +126,13 @@ class RidgeHeads:
         s[inside] = softmax(scale*s[inside], axis=1)
         return s, RidgeHead(*self._solve(stats, (without,), a), scale)
 
+    def head(self,
+        targets, # As `out_of_fold` takes them
+        without:int, # Fold that is left out
+    )->'RidgeHead': # Fitted on all other folds; its settings are chosen by the other folds' predictions
+        "The head for the fold that is left out, alone."
+        return self.out_of_fold(targets, without)[1]
+
 class RidgeHead:
     "A fitted head: mapped features in, probabilities out."
     def __init__(self,
@@ -173,7 +180,14 @@ class SklearnHeads:
         p = np.zeros_like(targets)
         for j in (k for k in np.unique(self.fold) if k != without):
             p[self.fold == j] = self._fit(targets, (self.fold != without) & (self.fold != j))(self.z[self.fold == j])
-        return p, self._fit(targets, self.fold != without)
+        return p, self.head(targets, without)
+
+    def head(self,
+        targets, # As `out_of_fold` takes them
+        without:int, # Fold that is left out
+    ): # A function from features to probabilities, fitted on all other folds
+        "The head for the fold that is left out, alone."
+        return self._fit(targets, self.fold != without)
 
 # %% ../nbs/09_heads.ipynb #00000010
 def one_hot(
@@ -199,9 +213,9 @@ def each_round(
     targets = one_hot(y, n_classes)
     targets[~inside] = 0
     for r in range(rounds):
+        if r == rounds - 1: yield heads.head(targets, without), targets; return
         p, head = heads.out_of_fold(targets, without)
         yield head, targets
-        if r == rounds - 1: return
         t = sharpen[min(r, len(sharpen) - 1)]
         T = estimate_transition(y[inside], p[inside], t)
         targets = np.zeros_like(targets)
