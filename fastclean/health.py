@@ -12,6 +12,7 @@ import pandas as pd
 
 from .core import SPLITS, to_jsonable, versions
 from .issues import _choice, _cleanlab, _record, given_posterior
+from .oddities import count_oddities
 from .transition import GRID, estimate_transition, label_posterior, plausible_sharpening, sharpen_probs
 
 # %% ../nbs/11_health.ipynb #00000007
@@ -194,6 +195,6 @@ def summarise(
     return to_jsonable(dict(
         n=len(preds), K=len(preds.vocab), labelled=len(rows), verified=int(preds.verified.sum()), items={s: int((preds.split == s).sum()) for s in SPLITS if (preds.split == s).any()},
         noise_rate=dict(rate, by_split=by_split, method="mean posterior probability of a wrong label; Wilson's 95 % interval over the plausible range of sharpening, less what labels drawn from the model would show"),
-        noise_matrix=_entries(T, J, len(rows), preds.vocab), issues=dict(count, range=swing), agreement=agree, sure=sure, doubts=[o for o, _ in doubts],
+        noise_matrix=_entries(T, J, len(rows), preds.vocab), issues=dict(count, range=swing), **count_oddities(issues), agreement=agree, sure=sure, doubts=[o for o, _ in doubts],
         verdict=_verdict(len(rows), rate, count, sure, [o for o, _ in doubts]), settings={**preds.meta, **(settings or {}), 'sharpen': list(s)},
         versions=versions('cleanlab', 'numpy', 'pandas')))

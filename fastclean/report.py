@@ -16,6 +16,7 @@ from PIL import features
 from .core import SPLITS, atomic_path, to_jsonable
 from .health import health_summary, summarise
 from .interpret import item_image, select_suspects, shorten, shown_name
+from .oddities import conflicting_twins, strange_items
 
 # %% ../nbs/13_report.ipynb #00000005
 def _esc(o): return html.escape(shown_name(o))
@@ -166,6 +167,32 @@ def _suspects(n, cards, data):
     more = '<p class="more"><button id="more" type="button" hidden>Show more</button><span id="shown" class="tag" role="status"></span></p>'
     return f'{key}{_filters}<ul class="cards">{"".join(cards)}</ul>{more}{_rows}{note}'
 
+# %% ../nbs/13_report.ipynb #00100001
+def _see(item, label, root, load):
+    "An item with its label."
+    return f'<div>{_picture(item_image(item, root, load, 208))}<div class="text"><span class="was">{_name(label)}</span><bdi class="small item" title="{_esc(item)}">{_esc(item)}</bdi></div></div>'
+
+def _gallery(rows, n, what, root, load, budget):
+    "A list of rows, each one or two items with their labels: as many of n as the budget of bytes allows."
+    out = []
+    for r in rows:
+        out.append(f'<li>{"".join(_see(item, label, root, load) for item, label in r)}</li>')
+        if (budget := budget - len(out[-1].encode())) < 0: break
+    left = f'<p class="note">The first {len(out):,} of {n:,}; the others are in issues.csv.</p>' if len(out) < n else ''
+    return f'<ul class="odd {what}">{"".join(out)}</ul>{left}'
+
+def _oddities(issues, root, load, most=48, budget=2_000_000):
+    "The parts of the page with contradicting twins and strange items, as pairs of name and HTML."
+    twins, strange = conflicting_twins(issues), strange_items(issues)
+    if len(twins):
+        rows = (((r.item, r.given_label), (r.twin, r.twin_given_label)) for r in twins[:most].itertuples())
+        yield 'twins', ('<section id="twins" aria-labelledby="twins-h"><h2 id="twins-h">Twins with different labels</h2><p class="note">The same, or nearly the same, under two labels: at least one of them is wrong.</p>'
+                        f'{_gallery(rows, len(twins), "pairs", root, load, budget)}</section>')
+    if len(strange):
+        rows = (((r.item, r.given_label),) for r in strange[:most//2].itertuples())
+        yield 'strange', ('<section id="strange" aria-labelledby="strange-h"><h2 id="strange-h">Strange items</h2><p class="note">They look like no class, or like nothing else here, the strangest first. Do they belong to the data?</p>'
+                          f'{_gallery(rows, len(strange), "single", root, load, budget)}</section>')
+
 # %% ../nbs/13_report.ipynb #0000000e
 def _link(text, show):
     "A button that filters the suspects, where there are any to show."
@@ -268,11 +295,13 @@ def write_report(
     source = str(s.get('settings', {}).get('source') or '')
     cards = _cards(rows[:n_cards], root, load, 10_000_000)
     verdict, doubts = _verdict(s)
-    mixups, nav = _mixups(s, preds.vocab, number), [('suspects', 'Suspects'), ('classes', 'Classes'), ('mixups', 'Mix-ups'), ('next', 'How to go on'), ('settings', 'Settings')]
+    odd = dict(_oddities(issues, root, load))
+    parts = dict(classes=_classes(health, number), mixups=_mixups(s, preds.vocab, number)) | odd
+    nav = dict(suspects='Suspects', twins='Twins', strange='Strange items', classes='Classes', mixups='Mix-ups', next='How to go on', settings='Settings')
     text = _fill(page, dict(
         title=_esc(title or 'Labels of ' + (Path(source).name or 'this data set')), source=_esc(source), style=style, script=script, data=_json(data),
         script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        nav=''.join(f'<a href="#{k}">{v}</a>' for k, v in nav if k != 'mixups' or mixups), sure=s['sure'], headline=HEADLINES[s['sure']], verdict=verdict, doubts=doubts,
-        numbers=_numbers(s), splits=_splits(s) + _unread(s), suspects=_suspects(len(rows), cards, data), classes=_classes(health, number), mixups=mixups, next=_next(steps, s), settings=_settings(s)))
+        nav=''.join(f'<a href="#{k}">{v}</a>' for k, v in nav.items() if k in ('suspects', 'next', 'settings') or parts.get(k)), sure=s['sure'], headline=HEADLINES[s['sure']], verdict=verdict, doubts=doubts,
+        numbers=_numbers(s), splits=_splits(s) + _unread(s), suspects=_suspects(len(rows), cards, data), oddities=''.join(odd.values()), classes=parts['classes'], mixups=parts['mixups'], next=_next(steps, s), settings=_settings(s)))
     with atomic_path(path) as f: f.write_text(text, encoding='utf-8', newline='\n')
     return Path(path)
