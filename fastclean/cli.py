@@ -174,6 +174,7 @@ def _conclude(out, issues, summary):
     if len(top):
         _say('', 'The worst:')
         for r in top.itertuples(): _say(f'  {r.item}: given {r.given_label}, looks like {r.suggested_label} ({r.suggested_prob:.0%})')
+    if n := summary.get('twins', {}).get('conflicting'): _say('', f"{n:,} pair{'s' if n > 1 else ''} of twins {'have' if n > 1 else 'has'} different labels: the same item twice, at least one label wrong; see column twin, and the report")
     if bad := summary['unreadable']: _say('', f"{len(bad):,} items could not be read and were set aside; they are listed in summary.json")
     o = encode_name(out)
     _say('', f'Look at  {o}/report.html   the suspects with pictures, and how to go on', f'         {o}/issues.csv    every item, the worst first', f"({summary['seconds']:.0f} s)")
