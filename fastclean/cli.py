@@ -6,7 +6,7 @@
 __all__ = ['app', 'OUTPUTS', 'main', 'claim_output', 'find_in', 'find', 'noise', 'demo']
 
 # %% ../nbs/14_cli.ipynb #00000002
-import json, os, re, shutil, time, warnings
+import json, os, re, shutil, sys, time, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -34,6 +34,8 @@ def main(
     args:list|None=None, # Arguments; default those of the process
 )->int: # Exit code: 0, or 2 for wrong usage or bad input
     "Run the command line."
+    from fastprogress import fastprogress
+    fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
     with warnings.catch_warnings():
         warnings.simplefilter('ignore'); warnings.simplefilter('always', FastcleanWarning)
         warnings.showwarning = _show_warning
@@ -66,9 +68,10 @@ def claim_output(
     if there is not None and there != settings:
         other = ', '.join(k for k in sorted(set(there) | set(settings)) if there.get(k) != settings.get(k))
         if not force: raise ValueError(f'--out: {encode_name(out)} holds a result of other settings ({other}): choose another folder, or --force to replace it')
-        for nm in (*OUTPUTS, '.work'):
-            if (out/nm).is_dir(): shutil.rmtree(out/nm)
-            else: (out/nm).unlink(missing_ok=True)
+        for o in (*(out/nm for nm in OUTPUTS), *(out/'.work').glob('*')):   # features are known by their content, and serve other settings
+            if o.name == 'features': continue
+            if o.is_dir(): shutil.rmtree(o)
+            else: o.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if there != settings: _write_json(out/'source.json', dict(settings=settings))
     return (out/'summary.json').is_file()
@@ -80,7 +83,7 @@ def _digest_source(src):
     from fastclean.identity import digest
     f = src.frame
     rows = [] if src.rows is None else [*src.rows, *src.cat, pd.util.hash_pandas_object(src.rows, index=False).to_numpy()]
-    return digest(*f.item, *f.split, *(repr(o) for o in f.given_label), *rows)
+    return digest(*f.item, *f.split, *(repr(o) for o in f.given_label), *f.get('verified', pd.Series(dtype=bool)).astype(str), *rows)
 
 def _tag(src):
     "What the names of items do not tell: a file of another size is another image."
@@ -88,7 +91,7 @@ def _tag(src):
     if src.kind != 'image': return ''
     return digest(np.array([f.stat().st_size if f.is_file() else -1 for f in src.files()]))[:16]
 
-def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache):
+def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head=None):
     "Out-of-fold predictions of a source; a function that writes the heads, where there are any."
     from fastclean.loaders import source_dls
     from fastclean.rows import table_dls, text_dls
@@ -97,7 +100,8 @@ def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epoch
     if mode == 'finetune': return _finetune(src, work, how, size, arch, weights, epochs, bs=min(64, max(8, len(train)//20)))
     from fastclean.featurefolds import FeatureFolds
     dls = dict(image=lambda: source_dls(src, size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
-    kf = FeatureFolds(dls, backbone=arch, weights=weights, rounds=rounds, cache=work, features_cache=features_cache, image_size=size, **how)
+    if 'verified' in src.frame: how['verified'] = list(src.frame['item'][src.frame.verified])
+    kf = FeatureFolds(dls, backbone=arch, weights=weights, head=head, rounds=rounds, cache=work, features_cache=features_cache, image_size=size, **how)
     return kf.fit().predictions(), kf.save_heads if src.kind != 'table' else None
 
 def _finetune(src, work, how, size, arch, weights, epochs, bs):
@@ -110,7 +114,8 @@ def _finetune(src, work, how, size, arch, weights, epochs, bs):
     dls = source_dls(src, size, bs=bs) if src.kind == 'image' else network_dls(src, bs=bs)
     learner = dict(image=partial(small_learner, arch=arch, weights=weights), text=text_learner, table=table_learner)[src.kind]
     kf = KFoldLearner(dls, learner, cache=work/'kfold', **how)
-    kf.fit_one_cycle(epochs, dict(image=3e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[src.kind])
+    if epochs is None: epochs = int(np.clip(50_000//len(kf.fold), 6, 30))   # a small set is seen more often
+    kf.fit_one_cycle(epochs, dict(image=5e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[src.kind])
     return kf.predictions(), None
 
 def _load_rows(src, preds, issues):
@@ -139,28 +144,32 @@ def find_in(
     size:int|None=None, # Side that images are squeezed to; default 160, for the small network 32
     arch:str|None=None, # Name of a timm model; default EfficientNet-Lite0, or the small network
     weights=None, # Checkpoint file for it
-    epochs:int=10, # Epochs of each fold when fine-tuning
+    epochs:int|None=None, # Epochs of each fold when fine-tuning; default by the number of items, 6 to 30
     filter_by:str='posterior', # What marks an issue
     features_cache=None, # Folder of features that several runs share
     settings:dict|None=None, # What to record beside these
+    head:str|None=None, # For tables: 'trees' or 'boosting'; default by the number of rows
 )->tuple: # Predictions, issues, summary
     "Find the wrong labels of a source and write everything there is to see."
+    from fastclean.decisions import mark_verified
     from fastclean.health import summarise
     from fastclean.interpret import plot_suspects
     from fastclean.issues import find_label_issues, write_issues
     from fastclean.report import write_report
-    from fastclean.transition import estimate_transition, label_posterior
+    from fastclean.transition import estimate_transition, label_posterior, plausible_sharpening
     start, out = time.time(), Path(out)
     size = size or (160 if mode == 'features' or arch else 32)
-    preds, save_heads = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache)
+    preds, save_heads = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head)
     preds.meta |= dict(source=encode_name(src.settings.get('source', src.root)), root=encode_name(os.path.abspath(src.root)), mode=mode)
-    issues = find_label_issues(preds, filter_by=filter_by)
+    if 'verified' in src.frame: mark_verified(preds, src)
+    power = plausible_sharpening(preds)
+    issues = find_label_issues(preds, filter_by=filter_by, sharpen=power)
     preds.save(out/'predictions')
-    with atomic_path(out/'predictions'/'posterior.npy') as f, f.open('wb') as o: np.save(o, label_posterior(preds))
-    with atomic_path(out/'predictions'/'noise_matrix.npy') as f, f.open('wb') as o: np.save(o, estimate_transition(preds.given_label, preds.pred_probs, preds.meta.get('sharpen', 2.)))
+    with atomic_path(out/'predictions'/'posterior.npy') as f, f.open('wb') as o: np.save(o, label_posterior(preds, sharpen=power))
+    with atomic_path(out/'predictions'/'noise_matrix.npy') as f, f.open('wb') as o: np.save(o, estimate_transition(preds.given_label, preds.pred_probs, power.best))
     write_issues(issues, out/'issues.csv')
     if save_heads: save_heads(out/'model')
-    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings)) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
+    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), sharpen=power) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
     load = _load_rows(src, preds, issues)
     with atomic_path(out/'suspects.png') as f: plot_suspects(issues, root=src.root, load=load, size=1.9 if load is None else 2.5).savefig(f, format='png', dpi=110)
     write_report(preds, issues, out/'report.html', summary=summary, root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
@@ -212,8 +221,10 @@ def find(
     size:Annotated[Optional[int], typer.Option(help='Side that images are squeezed to, in pixels; default 160, for the small network 32.')]=None, # Image size
     n_splits:Annotated[int, typer.Option(help='Number of folds.')]=5, # Folds
     rounds:Annotated[Optional[int], typer.Option(help='Rounds of the heads (features); default 3, for tables 1.')]=None, # Rounds
-    epochs:Annotated[int, typer.Option(help='Epochs in each fold (finetune).')]=10, # Epochs
+    epochs:Annotated[Optional[int], typer.Option(help='Epochs in each fold (finetune); default by the number of items, 6 to 30.')]=None, # Epochs
+    head:Annotated[Optional[str], typer.Option(help='For tables: trees or boosting; default trees up to 20,000 rows.')]=None, # Classifier of tables
     cache:Annotated[Optional[Path], typer.Option(help='Folder of features that several runs share.')]=None, # Shared features
+    decisions:Annotated[Optional[Path], typer.Option(help='What a person has decided: a table of item and label (empty: the given one is right), or an issues.csv with verified rows.')]=None, # Decisions
     seed:_Seed=42, # Seed
     force:_Force=False, # Replace a result
 ):
@@ -227,14 +238,20 @@ def find(
     names = lambda o: tuple(c.strip() for c in o.split(',') if c.strip())
     source = read_source(src, item_col=item_col, label_col=label_col, valid_col=valid_col, split_col=split_col, drop_unlabelled=drop_unlabelled, root=root, label_from=label_from,
                          kind=kind, text_col=text_col, cat=names(cat), cont=names(cont), ignore=names(ignore), encoding=encoding)
-    if source.kind != 'image' and (wrong := [k for k, v in dict(arch=arch, weights=weights, size=size).items() if v]): raise ValueError(f'--{wrong[0]} is for images; these are {source.kind}s')
+    if source.kind != 'image' and (wrong := [k for k, v in dict(arch=arch, weights=weights, size=size).items() if v]): raise ValueError(f'--{wrong[0]} is for images; this is read as kind {source.kind!r}')
+    if head is not None and source.kind != 'table': raise ValueError(f'--head is for tables; this is read as kind {source.kind!r}')
     _say(str(source), *source.settings.get('notes', []))
-    settings = dict(source=encode_name(os.path.abspath(src)), kind=source.kind, items=_digest_source(source), mode=mode, filter_by=filter_by, arch=arch, weights=weights and encode_name(weights), size=size,
+    if decisions is not None:
+        from fastclean.decisions import apply_decisions, read_decisions
+        made = read_decisions(decisions, source)
+        source = apply_decisions(source, made)
+        _say(f'{len(made):,} labels were decided by a person')
+    settings = dict(source=encode_name(os.path.abspath(src)), kind=source.kind, items=_digest_source(source), mode=mode, filter_by=filter_by, arch=arch, weights=weights and encode_name(weights), size=size, head=head,
                     n_splits=n_splits, rounds=rounds, epochs=epochs if mode == 'finetune' else None, seed=seed)
     if claim_output(out, settings, force):
         _say('This is done already:')
         return _conclude(out, read_issues(out/'issues.csv'), json.loads((out/'summary.json').read_text(encoding='utf-8')))
-    _, issues, summary = find_in(source, out, mode, seed, n_splits, rounds, size, arch, weights, epochs, filter_by, cache, settings)
+    _, issues, summary = find_in(source, out, mode, seed, n_splits, rounds, size, arch, weights, epochs, filter_by, cache, settings, head)
     _conclude(out, issues, summary)
 
 # %% ../nbs/14_cli.ipynb #0000000c

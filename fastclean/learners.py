@@ -8,7 +8,7 @@ __all__ = ['small_net', 'small_learner', 'text_learner', 'table_learner']
 # %% ../nbs/08c_learners.ipynb #00000002
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import LabelSmoothingCrossEntropyFlat
 from fastai.layers import ConvLayer, Flatten
 from fastai.metrics import accuracy
 from fastai.tabular.learner import tabular_learner
@@ -20,7 +20,7 @@ from .loaders import class_names
 # %% ../nbs/08c_learners.ipynb #00000005
 def small_net(
     n_classes:int, # K
-    width:int=32, # Channels of the first layer; they double with each halving of the image
+    width:int=16, # Channels of the first layer; they double with each halving of the image
 )->nn.Sequential: # From (n, 3, h, w) to logits, (n, K)
     "A plain convolutional network for images of about 28 to 64 pixels."
     w = width
@@ -31,6 +31,7 @@ def small_learner(
     dls, # fastai DataLoaders of images
     arch:str|None=None, # Name of a timm model; default `small_net`
     weights=None, # Checkpoint file for it
+    label_smoothing:float=.1, # Share of the label that is spread over all classes: the network learns the wrong ones less eagerly
 )->Learner: # Ready to fit
     "A learner for one fold: the small network, or a model of timm with a new classifier."
     K = len(class_names(dls))
@@ -38,7 +39,7 @@ def small_learner(
     else:
         body = load_backbone(arch, weights).model.requires_grad_(True)
         model = nn.Sequential(body, nn.Dropout(.3), nn.Linear(body.num_features if not hasattr(body, 'head_hidden_size') else body.head_hidden_size or body.num_features, K))
-    return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    return Learner(dls, model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing), metrics=accuracy)
 
 # %% ../nbs/08c_learners.ipynb #00000102
 def text_learner(
