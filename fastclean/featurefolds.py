@@ -48,7 +48,7 @@ class FeatureFolds:
         features_cache=None, # Folder of features that runs with other labels or settings share; default below `cache`
         texts=None, # For texts, as they were before their tokenization: a column of the user's frame, such as `df.text`
         verified=(), # Names of items whose label a person has confirmed: no round doubts them
-        twins:bool=True, # Whether items that are there twice, or nearly so, are kept in one fold and named; in tables they are not sought
+        twins:bool|int=True, # Whether items that are there twice, or nearly so, are kept in one fold and named; a number, where they are there more than nine times: how many neighbours are looked at; not in tables
     ):
         self.kind, self.texts = ds_kind(dls.train_ds), texts
         if self.kind != 'image' and (backbone is not None or weights is not None): raise ValueError(f'backbone and weights are for images; these DataLoaders hold {self.kind}s')
@@ -59,7 +59,7 @@ class FeatureFolds:
         self.neighbours, self.groups, self.tag, self.seed, self.image_size = neighbours, groups, tag, seed, image_size
         self._tmp = None if cache else tempfile.TemporaryDirectory(prefix='fastclean-')
         self.cache, self.vocab, self._fitted = Path(cache or self._tmp.name), class_names(dls), False
-        self.features_cache, self.confirmed, self.twins = Path(features_cache or self.cache/'features'), verified, twins and self.kind != 'table'
+        self.features_cache, self.confirmed, self.twins = Path(features_cache or self.cache/'features'), verified, twins if self.kind != 'table' else False
 
     def fit(self)->'FeatureFolds': # Itself
         "Compute the features, then fit the heads of all folds."
@@ -183,7 +183,7 @@ class FeatureFolds:
             same, compare = same_rows(rows), Pictures(lambda i: get(at[i]), len(at), rows[:, -256:].astype(np.float32).reshape(-1, 16, 16))
             files = _files(self.datasets)
             if files is not None: same = join_groups(same, same_files([files[i] for i in at]))
-        self.pairs = find_twins(self._reduced, same, compare)
+        self.pairs = find_twins(self._reduced, same, compare, k=10 if self.twins is True else self.twins)
         group = join_groups(self.group[self.ok], twin_groups(len(at), self.pairs, max(2, self.train.sum()//self.n_splits)))
         if len(np.unique(group[self.train])) >= self.n_splits: self.group[self.ok] = group   # else there is too little to make folds of without dividing twins
 

@@ -218,7 +218,7 @@ def find_twins(
     pos = np.sort(first[near[['a', 'b']].to_numpy(int)], 1)
     return pd.concat([exact, pd.DataFrame(dict(a=pos[:, 0], b=pos[:, 1], distance=near.distance.astype(np.float32)))], ignore_index=True)
 
-# %% ../nbs/05c_twins.ipynb #00000016
+# %% ../nbs/05c_twins.ipynb #00000017
 def join_groups(
     *groups, # Each a value for every item, (n,)
 )->np.ndarray: # A number for each item, (n,) int: equal where any of the groupings has two items together, directly or by way of others
@@ -242,7 +242,7 @@ def twin_groups(
     big = np.bincount(g)[g] > largest
     return _group(pairs[~big[pairs.a] | (pairs.distance == 0)])
 
-# %% ../nbs/05c_twins.ipynb #00000019
+# %% ../nbs/05c_twins.ipynb #0000001a
 def twin_of(
     pairs, # The table of `find_twins`
     labels, # Class numbers, (n,), −1 where there is none
@@ -266,7 +266,7 @@ def twin_of(
             out[i] = (differ or others)[0]
     return out
 
-# %% ../nbs/05c_twins.ipynb #0000001c
+# %% ../nbs/05c_twins.ipynb #0000001d
 def _sq_far(r, centres, scale):
     "Squared distance from each centre, (n, K), after a linear map."
     z, c = r@scale, centres@scale
@@ -297,8 +297,8 @@ def class_distance(
     for _ in range(steps if len(has) > 2*(r.shape[1] + K) else 0):
         ok = _nearest_in_class(_sq_far(x, centres, scale), codes, share)
         centres = np.stack([x[ok & (codes == k)].mean(0) for k in range(K)])
-        C = np.cov((x - centres[codes])[ok].T)
-        scale = np.linalg.cholesky(np.linalg.inv(C + 1e-3*np.trace(C)/len(C)*np.eye(len(C))))
+        C = np.atleast_2d(np.cov((x - centres[codes])[ok].T))
+        scale = np.linalg.cholesky(np.linalg.inv(C + (1e-3*np.trace(C)/len(C) + 1e-12)*np.eye(len(C))))
     return np.sqrt(_sq_far(r, centres, scale).min(1))
 
 def _beyond(d):
