@@ -85,7 +85,7 @@ def _rates(post, rows, by_chance, doubt):
     "Noise rate over some labelled rows, with its ends."
     wrong = {o: 1 - float(post[o].to_numpy()[rows].mean(dtype=np.float64)) for o in ('given', 'timid', 'bold')}
     least = min(wrong['given'], max(0., wrong['timid']*min(doubt[0], 1) - doubt[1]))
-    low, high = (0., 1.) if by_chance else (wilson(least, len(rows))[0] if least > 0 else 0., wilson(max(wrong.values()), len(rows))[1])
+    low, high = (0., 1.) if by_chance else (wilson(least, len(rows))[0] if least*len(rows) >= 1 else 0., wilson(max(wrong.values()), len(rows))[1])
     return dict(rate=wrong['given'], low=low, high=high)
 
 def noise_interval(
