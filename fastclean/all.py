@@ -12,6 +12,8 @@ from .featurefolds import FeatureFolds
 from .learners import *
 from .issues import *
 from .find import *
+from .oddities import *
+from .datalab import to_datalab
 from .health import *
 from .interpret import *
 from .report import *
