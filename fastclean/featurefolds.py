@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, number_repeats, versions
 from .features import Backbone, image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
-from .heads import KernelMap, RidgeHead, RidgeHeads, SklearnHeads, boosting, each_round, geometric_mean, neighbour_vote
+from .heads import KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
 from .identity import describe, digest
 from .loaders import class_names, ds_split, given_labels, item_names
 from .rows import ds_kind, load_sentences, raw_texts, table_features, text_features
@@ -35,7 +35,7 @@ class FeatureFolds:
     def __init__(self,
         dls, # fastai DataLoaders of images, of texts, or tabular ones
         backbone=None, # Name of a timm model, or a module from images to features; default EfficientNet-Lite0, for texts MiniLM; tables have none
-        head=None, # A scikit-learn classifier; default kernel ridge regression, for tables histogram gradient boosting
+        head=None, # A scikit-learn classifier; default kernel ridge regression; for tables 'trees' or 'boosting', by default as their size allows
         n_splits:int=5, # Number of folds
         rounds:int|None=None, # How often heads are fitted at most; after the first on the posterior of the round before, as long as that explains the labels better; default 3, for tables 1
         neighbours:int=20, # How many nearest items vote; 0 for the head alone; none vote in tables
@@ -138,7 +138,7 @@ class FeatureFolds:
         "The columns themselves; reading them again takes no longer than a cache."
         x, cat = table_features(datasets)
         self._net = Backbone('columns', None, (), (), digest(x, cat))
-        if self.head is None: self._estimator = boosting(cat, seed=self.seed)
+        if self.head is None or isinstance(self.head, str): self.head = table_head(cat, len(datasets[0]), self.head, self.seed)
         return x, {}
 
     def _embeddings(self, stack, datasets):
@@ -214,7 +214,7 @@ class FeatureFolds:
         "What all folds share; nothing of it looks at a label."
         if self.kind == 'table':
             self._z = self.features[self.ok]
-            self._heads = SklearnHeads(self._z[self.train], self.fold, self._estimator if self.head is None else self.head)
+            self._heads = SklearnHeads(self._z[self.train], self.fold, self.head)
             return
         r = self._reduced
         self._base = r[self.train]
@@ -258,11 +258,11 @@ class FeatureFolds:
     def _identity(self):
         "Everything that makes the folds what they are."
         return dict(kind='FeatureFolds', items=digest(*map(str, self.items[self.ok])), labels=digest(self.labels[self.ok]), split=digest(*map(str, self.split[self.ok])), folds=digest(self.fold),
-                    vocab=describe(self.vocab, 80), backbone=self._net.name, weights=self._net.version, image_size=self.image_size, head=describe(self._estimator if self.kind == 'table' and self.head is None else self.head),
+                    vocab=describe(self.vocab, 80), backbone=self._net.name, weights=self._net.version, image_size=self.image_size, head=describe(self.head),
                     rounds=self.rounds, verified=digest(self.known), neighbours=self.neighbours, n_splits=self.n_splits, seed=self.seed, tag=self.tag, versions=versions('scikit-learn', 'torch'))
 
     def _meta(self):
-        return dict(learner='FeatureFolds', backbone=self._net.name, image_size=self.image_size, head=repr(self.head) if self.head is not None else 'histogram gradient boosting' if self.kind == 'table' else 'kernel ridge', n_splits=self.n_splits,
+        return dict(learner='FeatureFolds', backbone=self._net.name, image_size=self.image_size, head='kernel ridge' if self.head is None else ' '.join(repr(self.head).split()), n_splits=self.n_splits,
                     rounds=self.used_rounds, neighbours=self.neighbours, seed=self.seed, tag=self.tag, unreadable=list(self.unreadable), versions=versions('fastai', 'torch', 'timm', 'scikit-learn'))
 
     # ---- later items

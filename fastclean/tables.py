@@ -254,7 +254,7 @@ def feature_table(
     out, t = {}, FeatureTable(None, [], [])
     for c in (c for c in d if c not in ignore):
         number = as_number(d[c], 0 if c in cont else .95) if c not in cat else None
-        if c in cont and number is None: raise ValueError(f'{source}: column {c!r} (cont) holds no numbers')
+        if c in cont and (number is None or number.isna().all()): raise ValueError(f'{source}: column {c!r} (cont) holds no numbers')
         why = None if c in cat or c in cont else _why_not(c, d[c], number, (y, list(names)))
         if why: t.left_out[c] = why; continue
         (t.cat if number is None else t.cont).append(c)
