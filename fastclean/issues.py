@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import SPLITS, FastcleanWarning, InSampleWarning, Predictions, atomic_path
-from .transition import label_posterior, plausible_sharpening
+from .transition import plausible_sharpening, posterior_blocks
 
 # %% ../nbs/10_issues.ipynb #00000006
 def _record(preds_or_labels, pred_probs=None):
@@ -40,12 +40,13 @@ def given_posterior(
 )->pd.DataFrame: # By item: `given`, the probability that its label is right (NaN without one), `timid` and `bold`, the same at the ends of the range; `label` and `prob` of the likeliest class
     "How probable the given label of each item is, over the plausible range of sharpening."
     s = plausible_sharpening(preds, sharpen=sharpen)
-    y, i, out = preds.given_label, np.arange(len(preds)), {}
+    y, n = preds.given_label, len(preds)
+    out = dict(given=np.empty(n, np.float32), timid=np.empty(n, np.float32), bold=np.empty(n, np.float32), label=np.empty(n, np.int64), prob=np.empty(n, np.float32))
     for name, t in (('given', s.best), ('timid', s.low), ('bold', s.high)):
-        w = label_posterior(preds, T=T, sharpen=t)
-        out[name] = np.where(y >= 0, w[i, y], np.float32(np.nan))
-        if name == 'given': out['label'] = w.argmax(1); out['prob'] = w[i, out['label']]
-        del w   # (n, K): one at a time
+        for at, w in posterior_blocks(preds, T=T, sharpen=t):
+            i = np.arange(len(w))
+            out[name][at] = np.where(y[at] >= 0, w[i, y[at]], np.float32(np.nan))
+            if name == 'given': out['label'][at] = k = w.argmax(1); out['prob'][at] = w[i, k]
     return pd.DataFrame(out)
 
 def _obvious(post): return post[['given', 'timid', 'bold']].max(axis=1) < .5

@@ -201,7 +201,7 @@ def test_range_opens_where_the_model_explains_the_labels():
     assert (post.timid < .5).sum() < (post.given < .5).sum()/2 < (post.bold < .5).sum()
 
 def test_what_a_person_knows_moves_the_cut_off():
-    from fastclean.issues import label_posterior
+    from fastclean.transition import label_posterior
     def f1(preds, true, rest):
         flag, wrong = by_row(find_label_issues(preds), 'is_label_issue')[rest], (preds.given_label != true)[rest]
         return 2*(flag & wrong).sum()/(flag.sum() + wrong.sum())
