@@ -290,7 +290,7 @@ def _check_classes(label, label_col, source):
     "Labels that differ from row to row are no classes."
     n = Counter(o for o in label if o is not None)
     if len(n) > 1 and max(n.values()) == 1: raise ValueError(f'{source}: every class in column {label_col!r} has a single row: nothing can be learnt about any of them')
-    if 2*len(n) > sum(n.values()): raise ValueError(f'{source}: column {label_col!r} has {len(n):,} different values in {sum(n.values()):,} rows: these are no classes')
+    if len(n) > 10 and 2*len(n) > sum(n.values()): raise ValueError(f'{source}: column {label_col!r} has {len(n):,} different values in {sum(n.values()):,} rows: these are no classes')
 
 # %% ../nbs/01_data.ipynb #00000031
 def read_source(

@@ -211,12 +211,12 @@ def as_number(
     if pd.api.types.is_numeric_dtype(s.dtype): return _finite(s)
     there = s.notna()
     text, n = s[there].astype(str).str.strip(), there.sum()
-    for how in (lambda o: o, lambda o: o.str.replace(',', '.') if o[:100].str.contains(',').any() else o[:0]):
-        x = pd.to_numeric(how(text), errors='coerce')
-        if n and x.notna().sum() >= least*n: return _finite(x.reindex(s.index))
+    plain, comma = (pd.to_numeric(o, errors='coerce') for o in (text, text.str.replace(',', '.') if text[:1000].str.contains(',').any() else text))
+    x = comma if comma.notna().sum() > plain.notna().sum() else plain
+    if x.notna().any() and x.notna().sum() >= least*n: return _finite(x.reindex(s.index))
     if n and text[:100].str.match(_date).mean() >= least:
         x = _seconds(pd.to_datetime(text, errors='coerce', format='ISO8601' if '-' in text.iloc[0] else '%Y/%m/%d', utc=True))
-        if x.notna().sum() >= least*n: return x.reindex(s.index)
+        if x.notna().any() and x.notna().sum() >= least*n: return x.reindex(s.index)
 
 def _finite(s):
     x = s.astype('float64') if not pd.api.types.is_extension_array_dtype(s.dtype) else pd.Series(s.to_numpy('float64', na_value=np.nan), index=s.index)
@@ -254,7 +254,7 @@ def feature_table(
     out, t = {}, FeatureTable(None, [], [])
     for c in (c for c in d if c not in ignore):
         number = as_number(d[c], 0 if c in cont else .95) if c not in cat else None
-        if c in cont and (number is None or number.isna().all()): raise ValueError(f'{source}: column {c!r} (cont) holds no numbers')
+        if c in cont and number is None: raise ValueError(f'{source}: column {c!r} (cont) holds no numbers')
         why = None if c in cat or c in cont else _why_not(c, d[c], number, (y, list(names)))
         if why: t.left_out[c] = why; continue
         (t.cat if number is None else t.cont).append(c)
