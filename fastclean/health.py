@@ -152,7 +152,7 @@ def _doubts(preds, J, agree, n_issues, swing):
     lost = np.flatnonzero((J.argmax(0) != np.arange(len(J))) & (n >= 10))
     if len(lost) and not agree['by_chance']: yield f"Most items labelled {_some(names(lost))} seem to be {_some(names(J.argmax(0)[lost]))}: labels alone do not tell which of the two is meant. Look at some by hand.", False
     low, high = swing
-    if high - low > max(10, n_issues/2):
+    if high - low > max(10, n_issues/3):
         yield f'The number of issues depends on how far the model is trusted: from {low:,} to {high:,}.' + (' Its own doubt explains nearly all of them: the labels may well be right.' if low < .1*high else ' Look at some of the possible ones before you act on them.'), False
 
 # %% ../nbs/11_health.ipynb #0000001d
