@@ -53,8 +53,10 @@ def loop(d, size):
         with learn.no_bar(): p[held] = learn.get_preds()[0].numpy()
     return p
 
-WAYS = dict(loop=loop, kfold=lambda d, size: KFoldLearner(dataloaders(d, size), learner).run(quietly).predictions().pred_probs,
-            features=lambda d, size: FeatureFolds(dataloaders(d, size), image_size=size).predictions().pred_probs)
+def in_order(preds): return preds.pred_probs[np.argsort(preds.items.astype(int))]   # fastai's splitter shuffles; items are named by the frame's index
+
+WAYS = dict(loop=loop, kfold=lambda d, size: in_order(KFoldLearner(dataloaders(d, size), learner).run(quietly).predictions()),
+            features=lambda d, size: in_order(FeatureFolds(dataloaders(d, size), image_size=size).predictions()))
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
