@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fastclean.core import FastcleanWarning, InSampleWarning, Predictions
-from fastclean.issues import COLUMNS, FILTERS, SCORES, find_label_issues, given_posterior, plausible_sharpening, read_issues, write_issues
+from fastclean.issues import COLUMNS, FILTERS, SCORES, average_predictions, find_label_issues, given_posterior, plausible_sharpening, read_issues, write_issues
 
 CLEANLAB = FILTERS[1:]
 
@@ -375,3 +375,33 @@ def test_class_named_none():
 def test_one_class_among_the_labels(filter_by):
     with pytest.raises(ValueError, match='needs labels of two classes'): find_label_issues([0, 0, 0], P, filter_by=filter_by)
     with pytest.raises(ValueError, match='needs labels of two classes'): find_label_issues([1, 1, -1], P, filter_by=filter_by)
+
+# several models, a budget
+
+def test_the_average_is_by_item_not_by_row():
+    a, true = make(n=1000, sharp=2., seed=1)
+    rng = np.random.default_rng(0); at = rng.permutation(1000)
+    z = rng.standard_normal((1000, 5)); z[np.arange(1000), true] += 2
+    b = Predictions.from_arrays(a.given_label, np.exp(z)/np.exp(z).sum(1, keepdims=True))
+    both = average_predictions(a, b[at])
+    g = np.sqrt(a.pred_probs*b.pred_probs)
+    assert np.allclose(both.pred_probs, g/g.sum(1, keepdims=True), atol=1e-5) and (both.items == a.items).all()
+    acc = [(o.predicted_label == true).mean() for o in (a, b, both)]
+    assert acc[2] > max(acc[:2])
+    assert average_predictions(a) is a
+
+@pytest.mark.parametrize('change, message', [(lambda p: p[:500], 'predicted other items'), (lambda p: dataclasses.replace(p, vocab=list('abcde')), 'other classes'),
+                                             (lambda p: dataclasses.replace(p, given_label=(p.given_label + 1) % 5), 'other labels')])
+def test_models_of_other_items_are_not_averaged(change, message):
+    a, _ = make()
+    with pytest.raises(ValueError, match=message): average_predictions(a, change(a))
+
+def test_a_budget_changes_the_order_only():
+    preds, true = make(n=3000, sharp=1.5)
+    preds.verified[:50] = True; preds.given_label[50:60] = -1
+    plain, d = find_label_issues(preds, sharpen=2.), find_label_issues(preds, sharpen=2., budget=200)
+    assert set(d['item'][d.is_label_issue]) == set(plain['item'][plain.is_label_issue]) and sorted(d['item']) == sorted(plain['item'])
+    first = d['item'][:200].astype(int)
+    assert not preds.verified[first].any() and (preds.given_label[first] >= 0).all()
+    post = given_posterior(preds, 2.)[['given', 'timid', 'bold']].mean(axis=1)
+    assert post[first].is_monotonic_increasing and post[first].max() <= post.drop(first)[60:].min() + 1e-6

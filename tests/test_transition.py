@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from fastclean.core import Predictions
-from fastclean.transition import anchor_transition, estimate_transition, label_posterior, posterior, sharpen_probs, split_transitions
+from fastclean.transition import (anchor_transition, confident_joint, estimate_transition, label_likelihood, label_posterior, plausible_sharpening, posterior, posterior_blocks,
+                                  sharpen_probs, split_transitions)
 
 def population(n=4000, K=4, rate=.25, seed=0, strength=2.):
     rng = np.random.default_rng(seed)
@@ -72,3 +73,59 @@ def test_two_thousand_classes():
 def test_anchors():
     T, true, _, _ = population()
     assert np.allclose(anchor_transition(np.eye(4)[true]@T), T)
+
+# how far to sharpen
+
+def test_blocks_are_the_posterior():
+    _, _, y, p = population(1000)
+    whole, T = label_posterior(y, p, sharpen=1.5), split_transitions(y, p, 1.5)['train']
+    assert np.allclose(whole, posterior(y, p, T, 1.5), atol=1e-6)
+    parts = list(posterior_blocks(y, p, sharpen=1.5, size=300))
+    assert [at.start for at, _ in parts] == [0, 300, 600, 900] and np.allclose(np.concatenate([w for _, w in parts]), whole)
+
+def test_blocks_with_splits_and_known_labels():
+    _, true, y, p = population(1000)
+    split = np.where(np.arange(1000) % 3, 'train', 'valid')
+    rec = Predictions.from_arrays(y, p, split=split, verified=np.arange(1000) < 10)
+    Ts = split_transitions(rec, sharpen=2.)
+    w = np.concatenate([b for _, b in posterior_blocks(rec, sharpen=2., size=128)])
+    for s in ('train', 'valid'):
+        m = (split == s) & (np.arange(1000) >= 10)
+        assert np.allclose(w[m], posterior(y[m], p[m], Ts[s], 2.), atol=1e-6)
+    assert (w[np.arange(10), y[:10]] == 1).all()
+
+def test_known_labels_are_counted_as_they_are():
+    _, true, y, p = population(600, rate=.3)
+    T = estimate_transition(y, np.full_like(p, .25), 1., known=true)   # the model knows nothing, a person everything
+    realised = np.array([[((true == i) & (y == j)).sum()/(true == i).sum() for j in range(4)] for i in range(4)])
+    assert np.abs(T - realised).max() < .02
+
+@pytest.mark.parametrize('power', [.5, 1., 2.])
+def test_the_power_undoes_what_was_done(power):
+    _, _, y, p = population(rate=.2, strength=2.)
+    q = p**(1/power); q /= q.sum(1, keepdims=True)
+    s = plausible_sharpening(y, q)
+    assert .6*power < s.low < 1.6*power and s.low <= s.best < s.high
+
+def test_the_confident_joint_is_cleanlabs():
+    from cleanlab.count import compute_confident_joint
+    _, _, y, p = population(1500)
+    assert np.abs(confident_joint(y, p) - compute_confident_joint(y, p, calibrate=True).T).max() <= 2   # cleanlab's are whole numbers
+
+def test_the_better_model_explains_the_labels_better():
+    _, _, y, p = population(rate=.3)
+    worse = .5*p + .5*np.random.default_rng(0).dirichlet(np.ones(4), len(p))
+    assert label_likelihood(y, p) > label_likelihood(y, worse) + .02
+
+def test_few_items_get_the_usual_power():
+    _, _, y, p = population(15)
+    assert plausible_sharpening(y, p) == (1., 2., 3.)
+    with pytest.raises(ValueError, match='positive number'): plausible_sharpening(y, p, sharpen=0.)
+
+def test_a_person_who_finds_the_labels_right_makes_it_timid():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(4, .5), 3000)
+    y = (p.cumsum(1) > rng.random((3000, 1))).argmax(1).clip(0, 3)
+    before = plausible_sharpening(y, p).best
+    rec = Predictions.from_arrays(y, p, verified=np.arange(3000) < 200)
+    assert plausible_sharpening(rec).best < before/1.5
