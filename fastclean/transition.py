@@ -163,7 +163,7 @@ def _voices(y, p, known):
         total = w.sum(1)
         lik.append(np.log(total[~sure], dtype=np.float64).sum())
         count.append((2*w[np.arange(len(y)), y] < total)[~sure].sum())
-        answers.append(np.log(np.maximum(w[sure, known[sure]]/total[sure], 1e-3), dtype=np.float64).sum())
+        answers.append(np.log(np.maximum(w[sure, known[sure]]/total[sure], .1), dtype=np.float64).sum())
     return np.array(lik), np.maximum.accumulate(count), np.array(answers)
 
 def _sample(y, known, n=20_000):
@@ -188,12 +188,14 @@ def plausible_sharpening(
     if len(rows) < 5*p.shape[1]: return Sharpening(1., 2., 3.)   # too few items per class to estimate anything
     y, p, known = y[rows], p[rows], known[rows]
     lik, count, answers = _voices(y, p, known)
-    likeliest = GRID[lik.argmax()]
+    likeliest, least = float(GRID[lik.argmax()]), count[lik.argmax()]
     C = confident_joint(y, p)
-    counted = np.exp(np.interp(C.sum() - np.trace(C), count + 1e-6*np.arange(len(GRID)), np.log(GRID)))
-    low, best = sorted((float(likeliest), float(counted)))
-    if (known >= 0).any():   # what a person has checked decides, within a factor of about √2 of what the data say
-        best = float(GRID[(answers - (np.log(GRID/best)/np.log(2))**2*2).argmax()])
+    most = max(C.sum() - np.trace(C), least)
+    apart = min((most - least)/max(.3*most, 1), 1)   # 0: the voices agree, 1: they differ by 30 % or more
+    power_for = lambda k: float(np.exp(np.interp(k, count + 1e-6*np.arange(len(GRID)), np.log(GRID))))
+    low, best = sorted((likeliest, power_for(least + (most - least)*apart)))
+    if (known >= 0).any():   # what a person has checked decides, the more the more of it; an answer may be wrong, too
+        best = float(GRID[(answers - 4*np.log2(GRID/best)**2).argmax()])
     return Sharpening(min(low, best), best, 1.5*best)
 
 # %% ../nbs/04_transition.ipynb #00100007
