@@ -34,8 +34,8 @@ def record(n=400, vocab=('cat', 'dog', 'fox'), noise=.2, seed=0, items=None, **k
 
 def picture(item): return Image.new('RGB', (30, 20), 'teal')
 
-def write(folder, preds, **kw):
-    issues = find_label_issues(preds)
+def write(folder, preds, sharpen=None, **kw):
+    issues = find_label_issues(preds, sharpen=sharpen)
     return write_report(preds, issues, folder/'report.html', **{'load': picture, **kw}), issues
 
 def data_of(path): return json.loads(re.search('id="data">(.*?)</script>', path.read_text(encoding='utf-8'))[1])
@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read_get_a_card_all_the_same(tmp_path):
 
 def test_hostile_names_stay_text(tmp_path):
     preds = record(800, EVIL, items=[f'{EVIL[i % len(EVIL)]}/{i}' for i in range(800)], meta=dict(source=EVIL[0], notes=EVIL, deep={EVIL[1]: {EVIL[2]: EVIL[3]}}))
-    path, issues = write(tmp_path, preds, title=EVIL[0])
+    path, issues = write(tmp_path, preds, sharpen=2., title=EVIL[0])
     page, text = Page(path), path.read_text(encoding='utf-8')
     assert len(page.all('script')) == 2 and text.count('<script') == 2 and text.count('</script>') == 2 and '<!--' not in text
     assert not [a for _, a in page.tags if any(k.startswith('on') for k in a)]
@@ -215,7 +215,7 @@ def browser():
 def shown(tmp_path_factory):
     "A report with pictures and rows enough, hostile names, and its table."
     preds = record(3000, EVIL, items=[f'{EVIL[i % len(EVIL)]}/{i}' for i in range(3000)], meta=dict(source=EVIL[0], notes=EVIL))
-    path, issues = write(tmp_path_factory.mktemp('report'), preds, title=EVIL[0])
+    path, issues = write(tmp_path_factory.mktemp('report'), preds, sharpen=2., title=EVIL[0])
     return path, issues[issues.is_label_issue].reset_index(drop=True)
 
 def visible(b): return b.js("[...document.querySelectorAll('.card')].filter(c => c.offsetParent).length")
