@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tabular_target', 'item_names', 'class_names', 'given_labels', 'subset', 'plain_dl', 'fold_dls', 'readable', 'Relabel',
-           'check_relabelled', 'relabel_dls', 'source_dls', 'ds_split', 'learner_probs']
+           'check_relabelled', 'relabel_dls', 'source_splits', 'source_dls', 'ds_split', 'learner_probs']
 
 # %% ../nbs/02_loaders.ipynb #00000002
 import os
@@ -216,6 +216,14 @@ class _ReadOnce:
             if self.keep: self.seen[file] = o
         return PILImage.create(o)
 
+def source_splits(
+    src, # A `Source`
+)->tuple: # Rows of train and valid, and of test where there are any: a list of arrays; rows without a label
+    "Which rows of a source belong to which split."
+    has = src.frame.given_label.notna().to_numpy()
+    splits = [np.flatnonzero(has & (src.frame.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
+    return splits[:2 + (len(splits[2]) > 0)], np.flatnonzero(~has)
+
 def source_dls(
     src, # A `Source` of images
     size:int=160, # Side that images are squeezed to, in pixels
@@ -223,14 +231,11 @@ def source_dls(
     batch_tfms=None, # Transforms of batches beside the normalisation; default none
 )->DataLoaders: # Of train, valid, test and unlabelled items, as far as there are any
     "DataLoaders over the items of a source, in its order."
-    f = src.frame.assign(file=pd.Series([os.fspath(o) for o in src.files()], dtype=object)).set_index('item')
-    has = f.given_label.notna().to_numpy()
-    splits = [np.flatnonzero(has & (f.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
-    splits = splits[:2 + (len(splits[2]) > 0)]
+    f, (splits, rest) = src.frame.assign(file=pd.Series([os.fspath(o) for o in src.files()], dtype=object)).set_index('item'), source_splits(src)
     # without set-up, which reads the first image, be it broken or not
     x = TfmdLists(f, [ColReader('file'), _ReadOnce(size, len(f))], splits=splits, do_setup=False, types=[pd.Series, str, PILImage])
     y = TfmdLists(f, [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)], splits=splits, do_setup=False, types=[pd.Series, str, TensorCategory])
-    dsets, rest = Datasets(tls=[x, y]), np.flatnonzero(~has)
+    dsets = Datasets(tls=[x, y])
     parts = [dsets.subset(i) for i in range(len(splits))] + ([Datasets(tls=[x._new(f.iloc[rest], split_idx=1)])] if len(rest) else [])
     batch = [IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3), *L(batch_tfms)]
     dls = [TfmdDL(d, bs=2*bs if i else bs, shuffle=not i, drop_last=not i and len(d) > bs, num_workers=0, after_item=[ToTensor()], after_batch=batch) for i, d in enumerate(parts)]

@@ -25,6 +25,7 @@ from torch import nn
 from .core import optional_import
 from .features import Backbone, progress
 from .identity import digest
+from .loaders import source_splits
 
 # %% ../nbs/05b_rows.ipynb #00000006
 def ds_kind(
@@ -134,18 +135,12 @@ def _embed(texts, backbone, bs):
     return out
 
 # %% ../nbs/05b_rows.ipynb #00000010
-def _positions(src):
-    "Rows of train and valid, of test where there are any, and of those without a label."
-    has = src.frame.given_label.notna().to_numpy()
-    splits = [np.flatnonzero(has & (src.frame.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
-    return splits[:2 + (len(splits[2]) > 0)], np.flatnonzero(~has)
-
 def text_dls(
     src, # A `Source` of texts
     bs:int=64, # Batch size
 )->DataLoaders: # Of train, valid, test and unlabelled items, as far as there are any; their items are the raw texts
     "DataLoaders over the texts of a source, in its order."
-    f, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), _positions(src)
+    f, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), source_splits(src)
     x = TfmdLists(f, [ColReader('text')], splits=splits, do_setup=False, types=[pd.Series, str])
     y = TfmdLists(f, [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)], splits=splits, do_setup=False, types=[pd.Series, str, TensorCategory])
     dsets = Datasets(tls=[x, y])
@@ -158,7 +153,7 @@ def table_dls(
     bs:int=64, # Batch size
 )->TabularDataLoaders: # Of train, valid, test and unlabelled rows, as far as there are any
     "Tabular DataLoaders over the rows of a source, in its order."
-    splits, rest = _positions(src)
+    splits, rest = source_splits(src)
     y = next(c for c in ('given_label', *(f'given_label_{i}' for i in range(10**6))) if c not in src.rows)
     df = src.rows.assign(**{y: pd.Categorical(src.frame.given_label, categories=src.vocab)}).astype(dict.fromkeys(src.cat, 'category'))
     cont = [c for c in src.rows if c not in src.cat]
@@ -179,7 +174,7 @@ def network_dls(
     if src.kind == 'table': return table_dls(src, (FillMissing, Categorify, Normalize), bs)
     try: from fastai.text.data import TextBlock
     except ImportError as e: raise ImportError(f'{e.name} is needed to cut texts into words and is not installed. Install it with: pip install {e.name}') from e
-    df, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), _positions(src)
+    df, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), source_splits(src)
     n = len(splits[0])
     block = DataBlock((TextBlock.from_df('text'), CategoryBlock(vocab=src.vocab, sort=False)), get_x=ColReader('text'), get_y=ColReader('given_label'),
                       splitter=lambda o: (list(range(n)), list(range(n, len(o)))))
