@@ -152,27 +152,29 @@ def find_in(
 )->tuple: # Predictions, issues, summary
     "Find the wrong labels of a source and write everything there is to see."
     from fastclean.decisions import mark_verified
-    from fastclean.health import summarise
+    from fastclean.health import joint_transition, label_joint, summarise
     from fastclean.interpret import plot_suspects
     from fastclean.issues import find_label_issues, write_issues
     from fastclean.report import write_report
-    from fastclean.transition import estimate_transition, label_posterior, plausible_sharpening
+    from fastclean.transition import label_posterior, plausible_sharpening, split_transitions
     start, out = time.time(), Path(out)
     size = size or (160 if mode == 'features' or arch else 32)
     preds, save_heads = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head)
     preds.meta |= dict(source=encode_name(src.settings.get('source', src.root)), root=encode_name(os.path.abspath(src.root)), mode=mode)
     if 'verified' in src.frame: mark_verified(preds, src)
     power = plausible_sharpening(preds)
-    issues = find_label_issues(preds, filter_by=filter_by, sharpen=power)
+    T = split_transitions(preds, sharpen=power)
+    issues, post = find_label_issues(preds, filter_by=filter_by, sharpen=power, T=T), label_posterior(preds, T=T, sharpen=power)
+    joint = label_joint(preds, posterior=post)
     preds.save(out/'predictions')
-    with atomic_path(out/'predictions'/'posterior.npy') as f, f.open('wb') as o: np.save(o, label_posterior(preds, sharpen=power))
-    with atomic_path(out/'predictions'/'noise_matrix.npy') as f, f.open('wb') as o: np.save(o, estimate_transition(preds.given_label, preds.pred_probs, power.best))
+    for name, a in (('posterior', post), ('noise_matrix', joint_transition(joint))):
+        with atomic_path(out/'predictions'/f'{name}.npy') as f, f.open('wb') as o: np.save(o, a)
     write_issues(issues, out/'issues.csv')
     if save_heads: save_heads(out/'model')
-    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), sharpen=power) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
+    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), sharpen=power, T=T, joint=joint) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
     load = _load_rows(src, preds, issues)
     with atomic_path(out/'suspects.png') as f: plot_suspects(issues, root=src.root, load=load, size=1.9 if load is None else 2.5).savefig(f, format='png', dpi=110)
-    write_report(preds, issues, out/'report.html', summary=summary, root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
+    write_report(preds, issues, out/'report.html', summary=summary, joint=joint, root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
     _write_json(out/'summary.json', summary)
     return preds, issues, summary
 

@@ -37,7 +37,7 @@ def given_posterior(
     preds, # `Predictions`
     sharpen=None, # Power of the probabilities, or what `plausible_sharpening` gave; default chosen by it
     T=None, # Noise matrix, (K, K), T[i,j] = P(given = j | true = i); default estimated at each sharpening
-)->pd.DataFrame: # By item: `given`, the probability that its label is right (NaN without one), `timid` and `bold`, the same at the ends of the range; `label` and `prob` of the likeliest class
+)->pd.DataFrame: # By item: `given`, the probability that its label is right (NaN without one), `timid` and `bold`, the same at the ends of the range; `label` and `prob` of the likeliest class, for a label that is probably wrong of the likeliest other
     "How probable the given label of each item is, over the plausible range of sharpening."
     s = plausible_sharpening(preds, sharpen=sharpen)
     y, n = preds.given_label, len(preds)
@@ -46,7 +46,10 @@ def given_posterior(
         for at, w in posterior_blocks(preds, T=T, sharpen=t):
             i = np.arange(len(w))
             out[name][at] = np.where(y[at] >= 0, w[i, y[at]], np.float32(np.nan))
-            if name == 'given': out['label'][at] = k = w.argmax(1); out['prob'][at] = w[i, k]
+            if name == 'given':
+                wrong = out[name][at] < .5   # its own class is no suggestion for a label that is probably wrong
+                w[wrong, y[at][wrong]] = 0
+                out['label'][at] = k = w.argmax(1); out['prob'][at] = w[i, k]
     return pd.DataFrame(out)
 
 def _obvious(post): return post[['given', 'timid', 'bold']].max(axis=1) < .5

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import features
 
 from .core import SPLITS, atomic_path, to_jsonable
-from .health import health_summary, summarise
+from .health import CLEAR, health_summary, summarise
 from .interpret import item_image, select_suspects, shorten, shown_name
 from .oddities import conflicting_twins, strange_items
 
@@ -39,6 +39,10 @@ def _pct(v): return '–' if v is None or v != v else '0 %' if v == 0 else '≈ 
 def _n(n, what): return f'{n:,} {what}{"" if n == 1 else "es" if what.endswith("s") else "s"}'
 
 HEADLINES = dict(yes='The data speak clearly', partly='Read it with care', no='The data cannot tell')
+
+def _headline(s):
+    "The result in a few words."
+    return next((o.rstrip('.') for o in CLEAR.values() if o in s['verdict']), HEADLINES[s['sure']])
 
 def _numbers(s):
     "The four numbers at the top."
@@ -76,7 +80,7 @@ def _verdict(s):
     "The verdict without the doubts, and the doubts as a list."
     text = s['verdict']
     for d in s['doubts']: text = text.replace(d, '')
-    text = re.sub(r'\s+', ' ', text.replace('But with care:', '').replace(HEADLINES['yes'] + '.', '').replace(HEADLINES['no'] + ' which labels are wrong.', '')).strip()
+    text = re.sub(r'\s+', ' ', text.replace('But with care:', '').replace(CLEAR[True], '').replace(CLEAR[False], '').replace(HEADLINES['no'] + ' which labels are wrong.', '')).strip()
     return _esc(text), '<ul>' + ''.join(f'<li>{_esc(d)}</li>' for d in s['doubts']) + '</ul>' if s['doubts'] else ''
 
 # %% ../nbs/13_report.ipynb #0000000a
@@ -283,13 +287,14 @@ def write_report(
     title:str|None=None, # Heading; default names the source
     n_cards:int=500, # Suspects with a picture, at most
     health=None, # The table of `health_summary`, if it is at hand
+    joint=None, # A joint of `label_joint`, (K, K), if it is at hand
     steps=None, # How to go on: pairs of a sentence and its code; default by the result
 )->Path: # The file
     "Write one self-contained HTML page with everything that was found."
     s = to_jsonable(summary if summary is not None else summarise(preds, issues))
     rows = select_suspects(issues)
     data = _data(rows, load, 7_000_000)
-    number, health = {}, health_summary(preds, issues) if health is None else health
+    number, health = {}, health_summary(preds, issues, joint=joint) if health is None else health
     for c in ('given_label', 'suggested_label'): number |= {(type(v), v): k for v, k in zip(rows[c], data['given' if c[0] == 'g' else 'sugg'])}
     style, script, page = (files('fastclean').joinpath(f'report.{o}').read_text(encoding='utf-8') for o in ('css', 'js', 'html'))
     source = str(s.get('settings', {}).get('source') or '')
@@ -301,7 +306,7 @@ def write_report(
     text = _fill(page, dict(
         title=_esc(title or 'Labels of ' + (Path(source).name or 'this data set')), source=_esc(source), style=style, script=script, data=_json(data),
         script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        nav=''.join(f'<a href="#{k}">{v}</a>' for k, v in nav.items() if k in ('suspects', 'next', 'settings') or parts.get(k)), sure=s['sure'], headline=HEADLINES[s['sure']], verdict=verdict, doubts=doubts,
+        nav=''.join(f'<a href="#{k}">{v}</a>' for k, v in nav.items() if k in ('suspects', 'next', 'settings') or parts.get(k)), sure=s['sure'], headline=_esc(_headline(s)), verdict=verdict, doubts=doubts,
         numbers=_numbers(s), splits=_splits(s) + _unread(s), suspects=_suspects(len(rows), cards, data), oddities=''.join(odd.values()), classes=parts['classes'], mixups=parts['mixups'], next=_next(steps, s), settings=_settings(s)))
     with atomic_path(path) as f: f.write_text(text, encoding='utf-8', newline='\n')
     return Path(path)

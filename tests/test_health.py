@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastclean.core import Predictions, to_jsonable
-from fastclean.health import agreement, health_summary, label_joint, noise_interval, overlapping_classes, summarise, wilson
+from fastclean.health import CLEAR, agreement, health_summary, joint_transition, label_joint, noise_interval, overlapping_classes, summarise, wilson
 from fastclean.issues import COLUMNS, find_label_issues
 
 def make(n=2000, K=5, noise=.15, sharp=4., seed=0, T=None):
@@ -162,6 +162,21 @@ def test_good_data_are_sure():
     preds, _ = make(noise=.1)
     s = summarise(preds, find_label_issues(preds))
     assert s['sure'] == 'yes' and not s['doubts'] and 'speak clearly' in s['verdict']
+
+def test_a_total_that_is_uncertain_is_not_called_clear():
+    T = np.full((5, 5), .01) + .95*np.eye(5)
+    preds, _ = make(n=150, sharp=3, T=T)
+    s = summarise(preds, find_label_issues(preds))
+    assert s['sure'] == 'yes' and s['noise_rate']['low'] < s['noise_rate']['rate']/2 and CLEAR[False] in s['verdict'] and CLEAR[True] not in s['verdict']
+
+def test_the_noise_matrix_counts_what_a_person_has_confirmed():
+    preds, true = make(T=PAIR)
+    plain = joint_transition(label_joint(preds))
+    preds.verified[:] = preds.given_label == true     # all that is right is known to be right
+    known = joint_transition(label_joint(preds))
+    at = (true == 3) & (preds.given_label == 1)
+    assert np.allclose(known.sum(1), 1) and abs(known[3, 1] - at.sum()/(true == 3).sum()) <= abs(plain[3, 1] - at.sum()/(true == 3).sum()) + 1e-3
+    assert np.array_equal(joint_transition(np.diag([.5, .5, 0])), np.eye(3))
 
 def test_chance_says_so():
     preds, _ = make()

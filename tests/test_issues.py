@@ -7,6 +7,7 @@ import pytest
 
 from fastclean.core import FastcleanWarning, InSampleWarning, Predictions
 from fastclean.issues import COLUMNS, FILTERS, SCORES, average_predictions, find_label_issues, given_posterior, plausible_sharpening, read_issues, write_issues
+from fastclean.transition import label_posterior
 
 CLEANLAB = FILTERS[1:]
 
@@ -22,6 +23,17 @@ def make(n=600, K=5, noise=.15, sharp=3., seed=0, absent=()):
 def flagged(d): return np.sort(d['item'][d.is_label_issue].astype(int).to_numpy())
 
 def by_row(d, column): return d.set_index(d['item'].astype(int)).sort_index()[column].to_numpy()
+
+# suggestions
+
+def test_an_issue_never_suggests_its_own_label():
+    preds, _ = make(sharp=.8, noise=.4)
+    post, d = given_posterior(preds), find_label_issues(preds)
+    w = label_posterior(preds)
+    unclear = (post.given < .5) & (w.argmax(1) == preds.given_label)
+    assert unclear.any() and (d.given_label != d.suggested_label)[d.is_label_issue].all()
+    i = int(np.flatnonzero(unclear)[0])
+    assert post.prob[i] == np.sort(w[i])[-2] and (d.given_label == d.suggested_label)[~d.is_label_issue].any()
 
 # cleanlab
 
