@@ -56,6 +56,7 @@ def _place(y, groups, k, rng):
 # %% ../nbs/07_folds.ipynb #0000000a
 def _warn_rare(y, groups, k, vocab):
     "Warn of classes that cannot be in every fold."
+    if y.ndim == 2: rows, y = np.nonzero(y); groups = None if groups is None else groups[rows]
     one = np.ones(len(y), bool) if groups is None else ~pd.DataFrame(dict(g=groups, y=y)).duplicated().to_numpy()
     n = np.bincount(y[one])
     rare = np.flatnonzero((n > 0) & (n < k))
@@ -65,8 +66,12 @@ def _warn_rare(y, groups, k, vocab):
     warn(f"{len(rare):,} of {(n > 0).sum():,} classes have fewer {what} than the {k} folds ({some}{', …' if len(rare) > 5 else ''}): each is spread "
          f"over as many folds as it has {what}, and what is in one fold only is predicted by a model that has never seen its class", FastcleanWarning, stacklevel=3)
 
+def _rarest(y):
+    "The rarest class of each item of multi-label data; those without a class are a class of their own."
+    return np.where(y.any(1), np.where(y, y.sum(0, dtype=np.int64), len(y) + 1).argmin(1), y.shape[1])
+
 def fold_ids(
-    labels, # Given class numbers, (n,), −1 where there is none
+    labels, # Given class numbers, (n,), −1 where there is none; 0/1, (n, K), where multi-label
     n_splits:int=5, # Number of folds
     groups=None, # What must stay together: equal values share a fold, (n,); default every item for itself
     seed:int=42, # Seed of the shuffle
@@ -74,15 +79,15 @@ def fold_ids(
 )->np.ndarray: # Fold of each item, (n,) int, −1 where there is no label
     "Cut items into folds, stratified by their given label, with groups kept whole."
     y = np.asarray(labels)
-    y = check_labels(y, int(y.max()) + 1 if y.size and y.dtype.kind in 'iuf' and np.isfinite(y).all() else 2)
-    if y.ndim != 1: raise ValueError(f'folds need one label for each item, (n,); got shape {y.shape}')
+    y = check_labels(y, y.shape[1] if y.ndim == 2 else int(y.max()) + 1 if y.size and y.dtype.kind in 'iuf' and np.isfinite(y).all() else 2)
     if not isinstance(n_splits, (int, np.integer)) or n_splits < 2: raise ValueError(f'n_splits must be a whole number from 2; got {n_splits!r}')
-    has = y >= 0
+    has = y >= 0 if y.ndim == 1 else np.ones(len(y), bool)
     fold, y = np.full(len(y), -1), y[has]
     if len(y) < n_splits: raise ValueError(f'{len(y):,} labelled items cannot make {n_splits} folds: give more items, or a smaller n_splits')
     if (y == y[0]).all(): raise ValueError(f'all {len(y):,} items have the same label: there is nothing to tell apart')
     if groups is not None: groups = _group_codes(groups, has, n_splits)
     _warn_rare(y, groups, n_splits, vocab)
+    if y.ndim == 2: y = _rarest(y)
     rng = np.random.default_rng(seed)
     fold[has] = _deal(y, n_splits, rng) if groups is None else _place(y, groups, n_splits, rng)
     return fold

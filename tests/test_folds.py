@@ -39,7 +39,7 @@ def test_rare_classes_are_spread_and_named():
     with pytest.warns(FastcleanWarning, match=r'100 of 101 classes .*, …\)'): fold_ids(np.r_[np.zeros(10, int), np.arange(1, 101)], 5)
 
 @pytest.mark.parametrize('labels, kw, match', [([1]*9, {}, 'same label'), ([0, 1, 0, 1], {}, 'cannot make 5 folds'), ([-1]*9, {}, 'cannot make'), ([], {}, 'cannot make'),
-    ([0, 1]*9, dict(n_splits=1), 'n_splits'), ([0, 1]*9, dict(n_splits=2.5), 'n_splits'), (np.eye(9), {}, 'class numbers|one label|shape'), (['a', 'b']*9, {}, 'class numbers'),
+    ([0, 1]*9, dict(n_splits=1), 'n_splits'), ([0, 1]*9, dict(n_splits=2.5), 'n_splits'), (2*np.eye(9), {}, 'between 0 and 1'), (np.ones((9, 2, 2)), {}, 'shape'), (['a', 'b']*9, {}, 'class numbers'),
     ([0, .5]*9, {}, 'class numbers'), ([0, np.nan]*9, {}, 'class numbers'), ([0, -2]*9, {}, 'between'), ([0, 1]*9, dict(groups=[1]*17), '18 items; got 17'),
     ([0, 1]*9, dict(groups=[None] + [1]*17), 'no value for 1'), ([0, 1]*9, dict(groups=[1, 2, 3]*6), '3 groups cannot make 5')])
 def test_bad_input(labels, kw, match):
