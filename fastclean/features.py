@@ -93,7 +93,7 @@ def progress(
 
 class _Stages:
     "Average over the places of what the last stages of a timm model give."
-    def __init__(self, model, n=2):
+    def __init__(self, model, n=2): # A timm model; how many stages
         names = [o['module'] for o in list(getattr(model, 'feature_info', []) or [])[-n:]]
         mods = dict(model.named_modules())
         self.out, self.hooks = {}, [mods[nm].register_forward_hook(self._keep(nm)) for nm in names if nm in mods]

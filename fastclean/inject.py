@@ -175,11 +175,11 @@ def with_noise(self:Datasets,
 
 class _NoisyBlock:
     "What a DataBlock with noise does in another way."
-    def datasets(self, source, verbose=False, path=None):
+    def datasets(self, source, verbose=False, path=None): # As `DataBlock.datasets` takes them; the folder that names start from
         "Datasets with noisy labels; the truth is their `noise`."
         return super().datasets(source, verbose).with_noise(*self._noise, root=path if path not in (None, '.') else source)
 
-    def dataloaders(self, source, path='.', verbose=False, **kwargs):
+    def dataloaders(self, source, path='.', verbose=False, **kwargs): # As `DataBlock.dataloaders` takes them
         "DataLoaders with noisy labels; the truth is their `noise`."
         dsets = self.datasets(source, verbose, path)
         dls = dsets.dataloaders(path=path, after_item=self.item_tfms, after_batch=self.batch_tfms, **{**self.dls_kwargs, **kwargs, 'verbose': verbose})

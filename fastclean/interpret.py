@@ -95,11 +95,12 @@ def _boxes():
 
 class _Figure(Figure):
     "A figure that notebooks show without pyplot."
-    def __init__(self, width, height):
+    def __init__(self, width, height): # In inches
         super().__init__(figsize=(width, height), dpi=100, facecolor='white')
         FigureCanvasAgg(self)
 
-    def draw(self, renderer):
+    def draw(self, renderer): # As matplotlib gives it
+        "Draw, in silence."
         with _boxes(): super().draw(renderer)
 
     def _repr_png_(self):
@@ -162,9 +163,9 @@ def _draw_tile(fig, r, im, x, y, w, h, gap):
     W, H = fig.get_size_inches()
     given, suggested, prob, where = _tile_text(r)
     inner, tall = w - gap, h - gap - .62
-    def put(s, dy, size, **kw): _text(fig, x/W, 1 - (y + dy)/H, _fit(fig, s, kw.pop('room', inner), size, kw.get('weight', 'normal')), fontsize=size, va='baseline', **kw)
-    put(given, .16, 9, color=GIVEN)
-    put(suggested, .34, 9, color=SUGGESTED, weight='bold', room=inner - .56)
+    def _put(s, dy, size, **kw): _text(fig, x/W, 1 - (y + dy)/H, _fit(fig, s, kw.pop('room', inner), size, kw.get('weight', 'normal')), fontsize=size, va='baseline', **kw)
+    _put(given, .16, 9, color=GIVEN)
+    _put(suggested, .34, 9, color=SUGGESTED, weight='bold', room=inner - .56)
     _text(fig, (x + inner)/W, 1 - (y + .34)/H, prob, fontsize=9, color=SUGGESTED, ha='right', va='baseline')
     ax = fig.add_axes((x/W, 1 - (y + .42 + tall)/H, inner/W, tall/H), facecolor=TILE)
     ax.set(xticks=[], yticks=[])
@@ -177,8 +178,8 @@ def _draw_tile(fig, r, im, x, y, w, h, gap):
         n = max(im.size)
         ax.imshow(im, extent=(.5 - im.width/n/2, .5 + im.width/n/2, .5 - im.height/n/2, .5 + im.height/n/2), interpolation='bilinear')
         ax.set(xlim=(0, 1), ylim=(0, 1))
-    put(('row ' if isinstance(im, (str, dict)) else '') + shown_name(r.item), .42 + tall + .14, 6.5, color=MUTED)
-    put(where, .42 + tall + .27, 6.5, color=MUTED)
+    _put(('row ' if isinstance(im, (str, dict)) else '') + shown_name(r.item), .42 + tall + .14, 6.5, color=MUTED)
+    _put(where, .42 + tall + .27, 6.5, color=MUTED)
 
 def select_suspects(
     issues, # The table of `find_label_issues`, or rows of it

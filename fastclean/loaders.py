@@ -208,7 +208,7 @@ def relabel_dls(
 # %% ../nbs/02_loaders.ipynb #00000019
 class _ReadOnce:
     "Reads an image at its final size, and remembers it while there is room."
-    def __init__(self, size, n, room=2_000_000_000):
+    def __init__(self, size, n, room=2_000_000_000): # Side in pixels; number of images; bytes to remember them in
         self.size, self.keep, self.seen = size, n*size*size*3 <= room, {}
     def __call__(self, file):
         if (o := self.seen.get(file)) is None:

@@ -236,11 +236,11 @@ def _mixups(s, vocab, number, top=12):
     entries = [e for e in s['noise_matrix'] if e['items'] >= .5]
     if not entries: return ''
     best = sorted(entries, key=lambda e: -e['items'])[:top]
-    def row(e):
+    def _row(e):
         g, t = ((type(e[k]), e[k]) for k in ('given', 'true'))
         text = f'<span class="was">{_name(e["given"])}</span> → <span class="true">{_name(e["true"])}</span>'
         return '', (_link(text, {'given': number[g], 'sugg': number[t]} if g in number and t in number else None), f"{e['items']:,.0f}", _pct(e['probability']))
-    table = _table(['Labelled → in truth', 'Items, about#', 'Of the true class#'], map(row, best), 'pairs')
+    table = _table(['Labelled → in truth', 'Items, about#', 'Of the true class#'], map(_row, best), 'pairs')
     full = len(vocab) <= 10
     body = f'<div class="two">{_heat(entries, vocab, number)}{table}</div>' if full and len(vocab) > 2 else table
     return f'<section id="mixups" aria-labelledby="mixups-h"><h2 id="mixups-h">Mix-ups</h2><p class="note">Which classes carry each other\'s labels, in estimated numbers of items.</p>{body}</section>'

@@ -86,14 +86,15 @@ SENTENCES = 'all-MiniLM-L6-v2'
 
 class _Sentences(nn.Module):
     "The mean of a text's word pieces in the last layer, of length 1."
-    def __init__(self, folder):
+    def __init__(self, folder): # Where tokenizer and network are
         super().__init__()
         t = optional_import('transformers', 'text')
         t.utils.logging.set_verbosity_error(); t.utils.logging.disable_progress_bar()
         self.tokenizer = t.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.net = t.AutoModel.from_pretrained(folder, local_files_only=True)
 
-    def forward(self, texts):
+    def forward(self, texts): # Texts, (n,)
+        "Embeddings of texts, (n, d)."
         b = self.tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors='pt').to(self.net.device)
         h, m = self.net(**b).last_hidden_state, b['attention_mask'][..., None]
         return nn.functional.normalize((h*m).sum(1)/m.sum(1), dim=1)
