@@ -23,7 +23,7 @@ from fastai.torch_core import TensorCategory, default_device
 from torch import nn
 
 from .core import optional_import
-from .features import Backbone, progress
+from .features import Backbone, in_parts
 from .identity import digest
 from .loaders import source_splits
 
@@ -117,13 +117,8 @@ def text_features(
     "One pass of a frozen model over texts."
     backbone, device = backbone or load_sentences(), default_device() if torch.cuda.is_available() else torch.device('cpu')
     backbone.model.to(device)
-    parts = []
-    for s in progress(range(0, len(texts), chunk), 'features'):
-        done = cache.load(f'features-{s:09d}') if cache else None
-        part = _embed(texts[s:s+chunk], backbone, bs) if done is None else done['features']
-        if cache and done is None: cache.save(f'features-{s:09d}', dict(features=part))
-        parts.append(part)
-    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float16), {i: 'the text is empty' for i, o in enumerate(texts) if not o.strip()}
+    x, _ = in_parts(lambda rows: (_embed([texts[i] for i in rows], backbone, bs), {}), len(texts), chunk, cache)
+    return x, {i: 'the text is empty' for i, o in enumerate(texts) if not o.strip()}
 
 def _embed(texts, backbone, bs):
     "Features of some texts; those of one length go together."
