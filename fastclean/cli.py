@@ -91,13 +91,22 @@ def _tag(src):
     if src.kind != 'image': return ''
     return digest(np.array([f.stat().st_size if f.is_file() else -1 for f in src.files()]))[:16]
 
+def _copies(src, train, n_splits):
+    "Groups of training items in which copies of a file or of a text are together."
+    from fastclean.twins import join_groups, same_files, same_texts
+    own, at = train.group.to_numpy(), train.index
+    if src.kind == 'table': return own
+    files = src.files() if src.kind == 'image' else None
+    same = join_groups(own, same_files([files[i] for i in at]) if files is not None else same_texts(list(src.rows.text[at])))
+    return same if len(np.unique(same)) >= n_splits else own
+
 def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head=None):
     "Out-of-fold predictions of a source; a function that writes the heads, where there are any."
     from fastclean.loaders import source_dls
     from fastclean.rows import table_dls, text_dls
     train = src.frame[(src.frame.split == 'train') & src.frame.given_label.notna()]
     how = dict(n_splits=n_splits, groups=list(train.group), seed=seed, tag=_tag(src))
-    if mode == 'finetune': return _finetune(src, work, how, size, arch, weights, epochs, bs=min(64, max(8, len(train)//20)))
+    if mode == 'finetune': return _finetune(src, work, how | dict(groups=_copies(src, train, n_splits)), size, arch, weights, epochs, bs=min(64, max(8, len(train)//20)))
     from fastclean.featurefolds import FeatureFolds
     dls = dict(image=lambda: source_dls(src, size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
     if 'verified' in src.frame: how['verified'] = list(src.frame['item'][src.frame.verified])

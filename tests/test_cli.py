@@ -57,6 +57,18 @@ def test_a_cleanlab_filter_and_finetune(folder, tmp_path):
     assert main(['find', str(folder), '--out', str(tmp_path/'b'), '--mode', 'finetune', '--epochs', '1', '--size', '16', '--n-splits', '2']) == 0
     assert set(Predictions.load(tmp_path/'b'/'predictions').fold) == {0, 1}
 
+def test_copies_share_a_fold_of_finetune(folder, tmp_path):
+    files = sorted(folder.rglob('*.png'))[::4]
+    rows = [(f, f.parent.name) for f in files]
+    for i, f in enumerate(files[:20]):
+        copy = tmp_path/f'copy {i}.png'; copy.write_bytes(f.read_bytes())
+        rows.append((copy, f.parent.name))
+    pd.DataFrame(rows, columns=['path', 'label']).to_csv(tmp_path/'t.csv', index=False)
+    assert main(['find', str(tmp_path/'t.csv'), '--out', str(tmp_path/'o'), '--mode', 'finetune', '--epochs', '1', '--size', '16', '--n-splits', '3']) == 0
+    preds = Predictions.load(tmp_path/'o'/'predictions')
+    fold = dict(zip((Path(o).name for o in preds.items), preds.fold))
+    assert len(fold) == 70 and set(preds.fold) == {0, 1, 2} and all(fold[f'copy {i}.png'] == fold[f.name] for i, f in enumerate(files[:20]))
+
 def test_tables_and_odd_names(folder, tmp_path, capsys):
     files = sorted(folder.rglob('*.png'))
     odd = tmp_path/os.fsdecode(b'caf\xe9 \xff.png'); odd.write_bytes(files[0].read_bytes())
