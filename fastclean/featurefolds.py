@@ -19,7 +19,7 @@ from .features import Backbone, image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
 from .heads import KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
 from .identity import describe, digest
-from .loaders import class_names, ds_split, given_labels, item_names
+from .loaders import class_names, ds_split, given_labels, item_names, join_labels
 from .rows import ds_kind, load_sentences, raw_texts, table_features, text_features
 from .transition import label_likelihood
 from .twins import Pictures, Texts, find_twins, join_groups, outlier_scores, same_files, same_rows, same_texts, twin_groups, twin_of
@@ -91,7 +91,7 @@ class FeatureFolds:
             w = np.where(self.twin < 0, 1/self.n_splits, self.twin == k).astype(np.float32)
             p[other] += w[:, None]*f['other']
         fold = np.full(len(p), -1); fold[self.train] = self.fold
-        record = Predictions.from_arrays(self.labels[self.ok], p/p.sum(1, keepdims=True), self.vocab, self.items[self.ok], self.split[self.ok], fold,
+        record = Predictions.from_arrays(self.labels[self.ok], self._rows(p), self.vocab, self.items[self.ok], self.split[self.ok], fold,
                                          self.verified[self.ok], meta=self._meta(), extra=self._extra())
         return record if test_dl is None else self._with_test(record, test_dl, folds)
 
@@ -117,10 +117,11 @@ class FeatureFolds:
         self.items, self.group = number_repeats(self._names)
         frames = [getattr(d, 'items', None) for d in self.datasets]
         if self.kind != 'table' and all(isinstance(o, pd.DataFrame) and 'group' in o for o in frames): self.group = pd.factorize(np.concatenate([o['group'] for o in frames]))[0]
-        self.labels = np.concatenate([given_labels(d) for d in self.datasets])
-        if self.labels.ndim > 1: raise ValueError('FeatureFolds does not take multi-label data yet')
+        self.labels, has = join_labels(*[given_labels(d) for d in self.datasets])
+        self.multi_label = self.labels.ndim == 2
+        if self.multi_label and self.head is not None: raise ValueError('data with several labels for an item need the default head of images and texts: leave head out')
         split = np.repeat([ds_split(i) for i in range(len(self.datasets))], [len(d) for d in self.datasets]).astype(object)
-        split[self.labels < 0] = 'unlabelled'
+        split[~has] = 'unlabelled'
         self.split, self.verified = split, np.isin(self.items.astype(str), [str(o) for o in self.confirmed])
 
     def _features(self, stack, datasets, names):
@@ -161,13 +162,13 @@ class FeatureFolds:
     def _reduce(self):
         "Which of the readable items are trained on; the map from features to what the heads see, which knows no labels."
         y = self.labels[self.ok]
-        self.train = (self.split[self.ok] == 'train') & (y >= 0)
+        self.train = self.split[self.ok] == 'train'
         self.y, self.known, self.map = y[self.train], self.verified[self.ok][self.train], None
         if self.kind == 'table': return
         x = self.features[self.ok].astype(np.float32)
         self.map = KernelMap(seed=self.seed).fit(x[self.train])
         self._reduced = self.map.reduce(x)
-        self.outlier = outlier_scores(self._reduced, y, x)
+        self.outlier = outlier_scores(self._reduced, np.zeros(len(y), int) if self.multi_label else y, x)
 
     def _find_twins(self):
         "Join the groups of items with those of their twins."
@@ -192,7 +193,8 @@ class FeatureFolds:
         d = pd.DataFrame(dict(group=self.group[self.ok]))
         if self.pairs is not None:
             items = np.append(self.items[self.ok], None)
-            d['twin'] = items[twin_of(self.pairs, self.labels[self.ok])]
+            y = self.labels[self.ok]
+            d['twin'] = items[twin_of(self.pairs, np.unique(y, axis=0, return_inverse=True)[1] if self.multi_label else y)]
         return d if self.kind == 'table' else d.assign(outlier_score=self.outlier)
 
     def _split(self):
@@ -223,7 +225,7 @@ class FeatureFolds:
         self._near_other = nearest(self._base, more, r[~self.train]) if more else None
         self._z = self.map(self.features[self.ok].astype(np.float32)) if self.head is None else r
         z = self._z[self.train]
-        self._heads = RidgeHeads(z, self.fold) if self.head is None else SklearnHeads(z, self.fold, self.head)
+        self._heads = RidgeHeads(z, self.fold, multi_label=self.multi_label) if self.head is None else SklearnHeads(z, self.fold, self.head)
 
     def _fit_fold(self, k):
         "Probabilities of the items of fold k and of the items that no fold holds; the head."
@@ -232,11 +234,15 @@ class FeatureFolds:
             out = dict(held=head(self._z[self.train][held]), other=head(self._z[~self.train]), targets=targets.astype(np.float16))
             if self.neighbours:
                 idx, sim = self._near
-                out['held'] = geometric_mean(out['held'], neighbour_vote(idx[held], sim[held], targets, ~held))
-                if len(out['other']): out['other'] = geometric_mean(out['other'], neighbour_vote(*self._near_other, targets, ~held))
-            if isinstance(head, RidgeHead): out |= dict(weights=head.weights, offset=head.offset, scale=np.array([head.scale], np.float32))
+                out['held'] = self._join(out['held'], neighbour_vote(idx[held], sim[held], targets, ~held))
+                if len(out['other']): out['other'] = self._join(out['other'], neighbour_vote(*self._near_other, targets, ~held))
+            if isinstance(head, RidgeHead): out |= dict(weights=head.weights, offset=head.offset, scale=np.atleast_1d(np.float32(head.scale)))
             made |= {f'{r}/{nm}': v for nm, v in out.items()}
         return made
+
+    def _join(self, *probs): return geometric_mean(*probs, multi_label=self.multi_label)
+
+    def _rows(self, p): return np.minimum(p, 1) if self.multi_label else p/p.sum(1, keepdims=True)
 
     def _fold(self, k, r=None):
         "What fold k gave in a round; default the one that is used."
@@ -247,11 +253,16 @@ class FeatureFolds:
         "Out-of-fold probabilities of the training items after r rounds."
         p = np.zeros((len(self.fold), len(self.vocab)), np.float32)
         for k in range(self.n_splits): p[self.fold == k] = self._fold(k, r)['held']
-        return p/p.sum(1, keepdims=True)
+        return self._rows(p)
+
+    def _likelihood(self, p):
+        "How well probabilities explain the given labels; where an item can have several, the sum over the classes."
+        if not self.multi_label: return label_likelihood(self.y, p)
+        return sum(label_likelihood(y, np.stack([1 - q, q], 1)) for y, q in zip(self.y.T, p.T))
 
     def _best_round(self):
         "Another round is used as long as the given labels are likelier under it: where little is wrong, rounds make a model believe in its own mistakes."
-        found = [label_likelihood(self.y, self._held(r)) for r in range(1, self.rounds + 1)] if self.rounds > 1 else [0.]
+        found = [self._likelihood(self._held(r)) for r in range(1, self.rounds + 1)] if self.rounds > 1 else [0.]
         worse = [r for r in range(1, len(found)) if found[r] <= found[r - 1]]
         return worse[0] if worse else len(found)
 
@@ -275,12 +286,12 @@ class FeatureFolds:
         z, near = self.map(x), nearest(self._base, self._near[0].shape[1], self.map.reduce(x)) if self.neighbours else None
         p = np.zeros((len(x), len(self.vocab)), np.float32)
         for k, f in enumerate(folds):
-            q = RidgeHead(f['weights'], f['offset'], float(f['scale'][0]))(z)
-            p += geometric_mean(q, neighbour_vote(*near, f['targets'].astype(np.float32), self.fold != k)) if near else q
-        y = given_labels(dl.dataset)[ok]
+            q = RidgeHead(f['weights'], f['offset'], f['scale'] if self.multi_label else f['scale'][0])(z)
+            p += self._join(q, neighbour_vote(*near, f['targets'].astype(np.float32), self.fold != k)) if near else q
+        y, has = (o[len(self.labels):][ok] for o in join_labels(self.labels, given_labels(dl.dataset)))
         taken = np.concatenate([record.items, names[ok]])
         new, group = number_repeats(taken)
-        test = Predictions.from_arrays(y, p/p.sum(1, keepdims=True), self.vocab, new[len(record):], np.where(y >= 0, 'test', 'unlabelled'), extra=pd.DataFrame(dict(group=group[len(record):])))
+        test = Predictions.from_arrays(y, self._rows(p/self.n_splits), self.vocab, new[len(record):], np.where(has, 'test', 'unlabelled'), extra=pd.DataFrame(dict(group=group[len(record):])))
         return concat_predictions(record, test)
 
 def _raw_items(ds):

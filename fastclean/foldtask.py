@@ -26,7 +26,7 @@ from joblib.parallel import get_active_backend
 from .core import check_pred_probs, seeded
 from .folds import FoldCache
 from .identity import as_array, describe
-from .loaders import fold_dls, learner_probs, plain_dl, subset
+from .loaders import fold_dls, is_multi_label, learner_probs, plain_dl, subset
 
 # %% ../nbs/08_foldtask.ipynb #00000007
 def fold_seed(
@@ -134,7 +134,7 @@ def checked_probs(
 )->np.ndarray: # float32, (n, K), in the order of the dataset
     "Checked probabilities, also of an empty dataset."
     if not len(ds): return np.zeros((0, n_classes), np.float32)
-    return check_pred_probs(learner_probs(learn, plain_dl(learn.dls, ds)), len(ds), n_classes)
+    return check_pred_probs(learner_probs(learn, plain_dl(learn.dls, ds)), len(ds), n_classes, multi_label=is_multi_label(learn.dls.train_ds))
 
 @dataclass
 class FoldJob:

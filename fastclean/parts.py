@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .core import FastcleanWarning, Predictions, number_repeats
-from .loaders import ds_split, given_labels, item_names, readable
+from .loaders import ds_split, given_labels, item_names, join_labels, readable
 
 # %% ../nbs/07_parts.ipynb #00000008
 @dataclass
@@ -93,7 +93,7 @@ def record(
 )->Predictions: # All readable items
     "Put the parts together."
     names, group = number_repeats(np.concatenate([p.names for p in parts]))
-    ok, labels = np.concatenate([p.ok for p in parts]), np.concatenate([p.labels for p in parts])
+    ok, (labels, _) = np.concatenate([p.ok for p in parts]), join_labels(*[p.labels for p in parts])
     fold = np.r_[fold, np.full(len(ok) - len(fold), -1)]
     split = np.repeat(np.array([p.split for p in parts], dtype=object), list(map(len, parts)))
     return Predictions.from_arrays(labels[ok], np.concatenate(probs), vocab, names[ok], split[ok], fold[ok], meta={**meta, 'unreadable': list(names[~ok])},
