@@ -377,7 +377,6 @@ def test_data_that_will_not_do():
     def dls(label, n=N, *tfms): return Datasets(range(n), [[pixels], [label, *tfms]], splits=[list(range(n - 10)), list(range(n - 10, n))]).dataloaders(bs=4, num_workers=0)
     with pytest.raises(ValueError, match='same label'): KFoldLearner(dls(lambda i: 'a', N, Categorize()), small)
     with pytest.raises(ValueError, match='no classes|works on classification data'): KFoldLearner(dls(lambda i: float(i), N, RegressionSetup()), small)
-    with pytest.raises(ValueError, match='one label for each item'): KFoldLearner(dls(lambda i: ['a', 'b'][:i % 3], N, MultiCategorize(), OneHotEncode()), small)
     with pytest.raises(ValueError, match=r'y_block=CategoryBlock\(\)'): KFoldLearner(rows(flowers().assign(y=range(150))), small)
     with pytest.raises(ValueError, match='training items have no label'): KFoldLearner(rows(flowers().assign(y=lambda d: d.y.where(d.y != 'a'))), small)
 
