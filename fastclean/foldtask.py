@@ -26,15 +26,16 @@ from joblib.parallel import get_active_backend
 from .core import check_pred_probs, seeded
 from .folds import FoldCache
 from .identity import as_array, describe
+from .targets import SoftTargets
 from .loaders import fold_dls, is_multi_label, learner_probs, plain_dl, subset
 
 # %% ../nbs/08_foldtask.ipynb #00000007
 def fold_seed(
     seed:int, # Seed of the run
-    fold:int, # Number of the fold
-)->int: # Seed of the fold
-    "A seed for each fold."
-    return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
+    *fold:int, # Number of the fold; with more numbers, one of its other trainings
+)->int: # Seed of the training
+    "A seed for each training of a fold."
+    return int(np.random.SeedSequence([seed, *fold]).generate_state(1)[0])
 
 @contextlib.contextmanager
 def repeatable(
@@ -82,13 +83,13 @@ class FoldFiles(Callback):
     "Puts the fold's number into the names of files that callbacks write: `model` becomes `model_fold0`."
     order = -1000 # before any callback opens its file
     def __init__(self,
-        fold:int, # Number of the fold
-    ): self.fold, self.names = fold, []
+        name:str, # What tells the training of this fold from others, such as `fold0`
+    ): self.name_of_fold, self.names = name, []
 
     def before_fit(self):
         "Rename."
         self.names = [(cb, cb.fname) for cb in self.learn.cbs if isinstance(getattr(cb, 'fname', None), (str, Path))]
-        for cb, f in self.names: p = Path(f); cb.fname = type(f)(p.with_name(f'{p.stem}_fold{self.fold}{p.suffix}'))
+        for cb, f in self.names: p = Path(f); cb.fname = type(f)(p.with_name(f'{p.stem}_{self.name_of_fold}{p.suffix}'))
 
 class FoldFilesEnd(Callback):
     "Gives the callbacks back the names that `FoldFiles` took."
@@ -149,54 +150,87 @@ class FoldJob:
     cache:FoldCache|None=None # Where finished folds go
     quiet:bool=False # Whether to train without bars and tables
     home:tuple=() # Host and process that share out the folds, and threads that each worker of that host may use
+    round:int=1 # Which time the folds are trained
+    targets:dict|None=None # By fold: the soft targets that its models are trained on, (n, K) for the readable training items; None for the given labels
+
+    def entry(self,
+        f, # Number of the fold, or a pair of them
+        sep:str='fold_', # Between the round and the numbers
+    )->str: # Name of its entry in the cache
+        "What the model that leaves out a fold, or two, is called."
+        return (f'round{self.round}_' if self.round > 1 else '') + sep + '_'.join(map(str, np.atleast_1d(f)))
+
+    def seed_of(self,
+        f, # Number of the fold, or a pair of them
+    )->int: # Seed of its training
+        "The seed of a training."
+        k, *other = np.atleast_1d(f).tolist()
+        return fold_seed(self.seed, k, *([self.round] if other or self.round > 1 else []), *(o + 1 for o in other))
 
     def idxs(self,
-        f:int, # Number of the fold
+        f, # Number of the fold, or a pair of them: both are left out
     )->tuple: # Positions of the training items to train on; of those held out
         "Which items a fold trains on and which it predicts."
-        return np.flatnonzero((self.fold != f) & self.ok[0]), np.flatnonzero((self.fold == f) & self.ok[0])
+        out = np.isin(self.fold, f)
+        return np.flatnonzero(~out & self.ok[0]), np.flatnonzero(out & self.ok[0])
+
+    def soft(self,
+        f, # Number of the fold, or a pair of them: the targets are those of the first
+    )->list: # The callback that trains on the soft targets, where there are any
+        "What is trained on instead of the given labels."
+        if self.targets is None: return []
+        at = np.cumsum(self.ok[0]) - 1   # among the readable items
+        return [SoftTargets(self.targets[np.atleast_1d(f)[0]][at[self.idxs(f)[0]]])]
 
     def learner(self,
-        f:int, # Number of the fold
+        f, # Number of the fold, or a pair of them
     )->Learner: # Not yet trained
         "A new learner of a fold."
         train, held = self.idxs(f)
         dls = fold_dls(self.dls, train, held)
         for k, v in vars(self.dls).items(): vars(dls).setdefault(k, v)   # what the user has set, such as `c`
         if hasattr(self.dls.train, 'wgts'): w = self.dls.train.wgts[train]; dls.train.wgts = w / w.sum()
-        if len(dls.train) == 0: raise ValueError(f'fold {f+1} has {len(train):,} items to train on, less than one batch of {dls.train.bs}: give the DataLoaders a smaller bs')
+        if len(dls.train) == 0: raise ValueError(f'{self.title(f)} has {len(train):,} items to train on, less than one batch of {dls.train.bs}: give the DataLoaders a smaller bs')
         learn = self.learner_fn(dls)
         if not isinstance(learn, Learner): raise ValueError(f'learner_fn must return a Learner; got {type(learn).__name__}')
         return learn
 
     def parts(self,
-        f:int, # Number of the fold
+        f, # Number of the fold, or a pair of them
     ): # Name and dataset, one after the other
-        "What a fold's model predicts: the held-out items, and the readable items of the other datasets."
+        "What a fold's model predicts: the held-out items, and the readable items of the other datasets; a pair's, which only serves a later round, no others."
         yield 'held', subset(self.dls.train_ds, self.idxs(f)[1], 1)
+        if np.ndim(f): return
         for i, ok in enumerate(self.ok[1:], 1): yield f'ds{i}', subset(self.dls.loaders[i].dataset, np.flatnonzero(ok), 1)
+
+    def title(self,
+        f, # Number of the fold, or a pair of them
+    )->str: # Such as 'fold 1', or 'round 2, folds 1 and 3'
+        "A training in words."
+        return (f'round {self.round}, ' if self.round > 1 else '') + ('folds ' if np.ndim(f) else 'fold ') + ' and '.join(str(o + 1) for o in np.atleast_1d(f))
 
     def __str__(self): return f'{self.call} in {self.fold.max()+1} folds'
 
 # %% ../nbs/08_foldtask.ipynb #00000013
 def run_fold(
     job:FoldJob, # The run
-    f:int, # Number of the fold
+    f, # Number of the fold, or a pair of them: both are left out
 )->tuple|None: # Name, arrays and meta of the entry where the cache is out of reach; None where it is saved
     "Train one fold and predict with it; what it made is on disk when it ends."
     host, pid, threads = job.home or (None, None, None)
     if host == socket.gethostname() and pid != os.getpid(): torch.set_num_threads(min(torch.get_num_threads(), threads))
     try:
-        with repeatable(fold_seed(job.seed, f)):
-            learn = job.learner(f)
-            learn.add_cbs([FoldFiles(f), FoldFilesEnd()])
+        with repeatable(job.seed_of(f)):
+            learn, soft = job.learner(f), job.soft(f)
+            learn.add_cbs([FoldFiles(job.entry(f, 'fold')), FoldFilesEnd(), *soft])
             with (learn.no_bar() if job.quiet else contextlib.nullcontext()), (learn.no_logging() if job.quiet else contextlib.nullcontext()): job.call(learn)
+            if soft and not soft[0].used: raise ValueError('later rounds train on soft targets, by the fit methods of the Learner: the function that was given to run trains in another way')
             arrays = {nm: checked_probs(learn, ds, len(job.vocab)) for nm, ds in job.parts(f)}
-    except Exception as e: e.add_note(f'This happened in fold {f+1} of {job.fold.max()+1}.'); raise
-    weights, same = model_arrays(learn.model)
+    except Exception as e: e.add_note(f'This happened in {job.title(f)} of {job.fold.max()+1}.'); raise
+    weights, same = ({}, {}) if np.ndim(f) else model_arrays(learn.model)
     learn.model = learn.opt = learn.dls = None   # a Learner and its callbacks hold each other; without them it is small
     if torch.cuda.is_available(): torch.cuda.empty_cache()
-    made = f'fold_{f}', {**arrays, **{f'model/{k}': v for k, v in weights.items()}}, dict(same=same)
+    made = job.entry(f), {**arrays, **{f'model/{k}': v for k, v in weights.items()}}, dict(same=same)
     if not job.cache.here(): return made
     job.cache.save(*made)
 
@@ -214,7 +248,7 @@ def _n_parallel(n):
 def _one_by_one(job, todo):
     for f in todo:
         train, held = job.idxs(f)
-        if not job.quiet: print(f'fold {f+1} of {job.fold.max()+1}: {len(train):,} items to train on, {len(held):,} held out')
+        if not job.quiet: print(f'{job.title(f)} of {job.fold.max()+1}: {len(train):,} items to train on, {len(held):,} held out')
         yield run_fold(job, f)
 
 def _at_once(job, todo, n):
@@ -224,15 +258,18 @@ def _at_once(job, todo, n):
 
 def run_folds(
     job:FoldJob, # The run, with an open cache
-    todo, # Numbers of the folds to run
+    todo, # Numbers of the folds to run, or pairs of them
 ):
-    "Run folds one by one, or as joblib's `parallel_config` says; all are in the cache at the end."
+    "Run the folds that are not in the cache one by one, or as joblib's `parallel_config` says; all are in the cache at the end."
+    every, todo = len(todo), [f for f in todo if job.entry(f) not in job.cache]
+    if len(todo) < every: print(f'{every - len(todo)} of {every} folds are in the cache')
+    if not todo: return
     n = _n_parallel(len(todo))
     try:
         for made in _one_by_one(job, todo) if n == 1 else _at_once(job, todo, n):
             if made: job.cache.save(*made)
     except Exception as e:
         if type(e).__name__ not in _killed: raise
-        done = len([f for f in todo if f'fold_{f}' in job.cache])
+        done = len([f for f in todo if job.entry(f) in job.cache])
         raise RuntimeError(f'a worker process was killed, perhaps for want of memory, when {done} of {len(todo)} folds were finished. '
                            'Make the same call again: it goes on with the others') from e

@@ -8,6 +8,7 @@ __all__ = ['KFoldLearner']
 # %% ../nbs/08_kfold.ipynb #00000003
 import functools, os, tempfile
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from torch.nn.parameter import is_lazy
 
 from .core import CacheMismatchError, Predictions, seeded, versions
 from .folds import FoldCache, fold_ids
-from .foldtask import FitCall, FoldJob, checked_probs, fold_seed, load_arrays, one_pass, repeatable, run_folds
+from .foldtask import FitCall, FoldJob, checked_probs, load_arrays, one_pass, repeatable, run_folds
 from .identity import as_array, describe, digest
 from .loaders import class_names, given_labels, item_names, subset
 from .parts import group_items, read_part, read_parts, record, set_aside, twin_folds
+from .rounds import run_rounds
 
 # %% ../nbs/08_kfold.ipynb #00000008
 def _learner_identity(learn):
@@ -83,17 +85,22 @@ class KFoldLearner:
         cache=None, # Folder that keeps finished folds, so that an interrupted run goes on; default a temporary one
         tag:str='', # Tells runs apart that differ in what cannot be compared: what is in the files, what a function asks of another program
         seed:int=42, # Seed of the folds and of all training
+        rounds:int=1, # How often the folds are trained at most; after the first on the posterior of the round before, as long as that explains the labels better
+        strict:bool=True, # In rounds: whether no label of a fold reaches its predictions, which takes (n² + 3n)/2 trainings for two rounds of n folds; else 2n
     ):
         if isinstance(learner_fn, Learner) or not callable(learner_fn): raise ValueError('learner_fn must make a new learner from DataLoaders, such as '
             f'partial(vision_learner, arch=resnet18); got {type(learner_fn).__name__}')
         if not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed must be a whole number from 0; got {seed!r}')
+        if not isinstance(rounds, (int, np.integer)) or rounds < 1: raise ValueError(f'rounds must be a whole number from 1; got {rounds!r}')
+        if rounds > 1 and strict and n_splits == 2: raise ValueError('strict rounds leave out two folds at a time, so that they need 3 or more: give a larger n_splits, or strict=False')
         if len(dls.loaders) == 1: dls = type(dls)(dls.train, dls.train.new(subset(dls.train_ds, [], 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
-        self.dls, self.learner_fn, self.n_splits, self.tag, self.seed = dls, learner_fn, n_splits, tag, int(seed)
+        self.dls, self.learner_fn, self.n_splits, self.tag, self.seed, self.rounds, self.strict = dls, learner_fn, n_splits, tag, int(seed), int(rounds), bool(strict)
         self.vocab, labels = class_names(dls), given_labels(dls.train_ds)
         if labels.ndim == 1 and labels.max(initial=-1) >= len(self.vocab): raise ValueError(f'there are targets up to {labels.max()} and {len(self.vocab)} classes: fastclean works on classification data')
+        if rounds > 1 and labels.ndim == 2: raise ValueError('rounds are for data with one label for each item: the posterior that they train on is over one true label')
         if (no := (labels < 0).sum()): raise ValueError(f'{no:,} of {len(labels):,} training items have no label: leave them out')
         self.fold = fold_ids(labels, n_splits, group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
-        self.cache, self._job, self._parts, self._finished = cache and Path(cache).expanduser().absolute(), None, None, False
+        self._y, self.cache, self._job, self._parts, self._finished = labels, cache and Path(cache).expanduser().absolute(), None, None, False
 
     @classmethod
     @delegates(DataBlock.dataloaders)
@@ -106,11 +113,13 @@ class KFoldLearner:
         cache=None, # Folder that keeps finished folds
         tag:str='', # Tells runs apart that differ in what cannot be compared
         seed:int=42, # Seed of everything, the split of a random splitter included
+        rounds:int=1, # How often the folds are trained at most
+        strict:bool=True, # Which form of the rounds
         **kwargs # As `DataBlock.dataloaders` takes them
     )->'KFoldLearner':
         "From a DataBlock and its source."
         with seeded(seed): dls = copy(dblock).dataloaders(source, **kwargs)
-        return cls(dls, learner_fn, n_splits, groups, cache, tag, seed)
+        return cls(dls, learner_fn, n_splits, groups, cache, tag, seed, rounds, strict)
 
     def __repr__(self):
         state = f'fitted by {self._job.call}' if self._finished else 'not fitted'
@@ -166,7 +175,8 @@ class KFoldLearner:
         parts = [*self._parts, *([self._test_part(test_dl)] if test_dl is not None else [])]
         twins = twin_folds(parts, self.fold)
         probs = [self._out_of_fold(), *(self._mean(i, p, t) for i, (p, t) in enumerate(zip(parts[1:], twins), 1))]
-        meta = dict(learner=self.name, n_splits=self.n_splits, seed=self.seed, fit=str(self._job.call), rounds=1, tag=self.tag, versions=versions('fastai', 'torch'))
+        meta = dict(learner=self.name, n_splits=self.n_splits, seed=self.seed, fit=str(self._job.call), rounds=self.used_rounds, tag=self.tag, versions=versions('fastai', 'torch'))
+        if self.rounds > 1: meta |= dict(max_rounds=self.rounds, strict=self.strict)
         return record(parts, probs, self.fold, self.vocab, meta)
 
     # ---- fitting
@@ -184,11 +194,21 @@ class KFoldLearner:
         if before is not None and before.key == job.cache.key and not self._finished: before = None   # the same call after an interruption goes on
         with job.cache.open(replace=before):
             self._job, self._finished = job, False
-            todo = [f for f in range(self.n_splits) if f'fold_{f}' not in job.cache]
-            if len(todo) < self.n_splits: print(f'{self.n_splits - len(todo)} of {self.n_splits} folds are in the cache')
-            if todo: run_folds(job, todo)
+            if self.rounds == 1: run_folds(job, range(self.n_splits)); self.used_rounds = 1
+            else: self._job, self.used_rounds = self._in_rounds(job)
         self._finished = True
         return self
+
+    def _in_rounds(self, job):
+        "The job of the round that is used, and its number."
+        def _fit(r, todo, targets):
+            now = replace(job, round=r, targets=targets)
+            run_folds(now, todo)
+            return {f: now.cache.load(now.entry(f), 'held')['held'] for f in todo}
+        ok = self._parts[0].ok
+        used = run_rounds(self._y[ok], self.fold[ok], _fit, self.rounds, self.strict)
+        if used < self.rounds: print(f'round {used + 1} explains the labels no better: round {used} is used')
+        return replace(job, round=used), used
 
     def _look(self, job):
         "Make learners to see whether they will do, and give one that is as it was made."
@@ -204,15 +224,16 @@ class KFoldLearner:
         data = {f'{i}_{p.split}': dict(n=len(p.ok), items=digest(*p.names)[:12], content=_content(p.ds), labels=digest(p.labels)[:12], readable=digest(p.ok)[:12])
                 for i, p in enumerate(self._parts)}
         train = self.dls.train
+        rounds = dict(rounds=self.rounds, strict=self.strict) if self.rounds > 1 else {}
         loader = dict(kind=describe(type(train)), bs=train.bs, shuffle=getattr(train, 'shuffle', None), drop_last=train.drop_last, weights=describe(getattr(train, 'wgts', None)))
         return dict(kind='KFoldLearner', tag=self.tag, seed=self.seed, n_splits=self.n_splits, data=data, folds=digest(self.fold)[:12], vocab=describe(self.vocab, 80),
-                    learner=_learner_identity(learn), transforms=_tfm_identity(learn.dls), loader=loader, fit=job.call.identity(), versions=versions('fastai', 'torch'))
+                    learner=_learner_identity(learn), transforms=_tfm_identity(learn.dls), loader=loader, fit=job.call.identity(), versions=versions('fastai', 'torch'), **rounds)
 
     # ---- predictions
     def _load(self, f, prefix):
         "Arrays of a finished fold."
-        got = self._job.cache.load(f'fold_{f}', prefix)
-        if got is None: raise CacheMismatchError(f'fold {f+1} is no longer in the cache {self.cache}: it was deleted, or another run has taken its place. Fit again')
+        got = self._job.cache.load(self._job.entry(f), prefix)
+        if got is None: raise CacheMismatchError(f'{self._job.title(f)} is no longer in the cache {self.cache}: it was deleted, or another run has taken its place. Fit again')
         return {k.removeprefix('model/'): v for k, v in got.items()}
 
     def _out_of_fold(self):
@@ -231,9 +252,9 @@ class KFoldLearner:
 
     def _predict(self, f, part):
         "What a fold's model, made anew with its weights, says of items that come later."
-        with repeatable(fold_seed(self.seed, f)):
+        with repeatable(self._job.seed_of(f)):
             learn = self._job.learner(f)
-            load_arrays(learn.model, self._load(f, 'model/'), self._job.cache.meta(f'fold_{f}')['same'])
+            load_arrays(learn.model, self._load(f, 'model/'), self._job.cache.meta(self._job.entry(f))['same'])
             return checked_probs(learn, subset(part.ds, np.flatnonzero(part.ok), 1), len(self.vocab))
 
     def _test_part(self, dl):
