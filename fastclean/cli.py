@@ -97,7 +97,7 @@ def _copies(src, train, n_splits):
     own, at = train.group.to_numpy(), train.index
     if src.kind == 'table': return own
     files = src.files() if src.kind == 'image' else None
-    same = join_groups(own, same_files([files[i] for i in at]) if files is not None else same_texts(list(src.rows.text[at])))
+    same = join_groups(own, same_files([files[i] for i in at]) if files is not None else same_texts(list(src.rows.text.to_numpy()[at])))
     return same if len(np.unique(same)) >= n_splits else own
 
 def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head=None):

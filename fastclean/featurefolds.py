@@ -6,7 +6,7 @@
 __all__ = ['FeatureFolds']
 
 # %% ../nbs/09b_featurefolds.ipynb #00000002
-import contextlib, os, tempfile
+import contextlib, json, os, tempfile
 from pathlib import Path
 from warnings import warn
 
@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
+from .binary import class_likelihood
 from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, number_repeats, versions
 from .features import Backbone, image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
-from .heads import KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
+from .heads import JoinedHeads, KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
 from .identity import describe, digest
 from .loaders import class_names, ds_split, given_labels, item_names, join_labels
-from .rows import ds_kind, load_sentences, raw_texts, table_features, text_features
+from .rows import WordCounts, ds_kind, load_sentences, raw_texts, table_features, text_features
 from .transition import label_likelihood
 from .twins import Pictures, Texts, find_twins, join_groups, outlier_scores, same_files, same_rows, same_texts, twin_groups, twin_of
 
@@ -100,13 +101,12 @@ class FeatureFolds:
     )->Path: # The folder
         "Write the fitted heads as safetensors: what later images are predicted with."
         if self.head is not None or self.kind == 'table': raise ValueError('only the default head of images and texts can be written without pickle')
-        m, arrays = self.map, {}
-        for nm in ('mean', 'scale', 'directions', 'landmarks', 'root', 'centre'): arrays[f'map.{nm}'] = np.ascontiguousarray(getattr(m, nm), dtype=np.float32)
-        arrays['map.gamma'] = np.array([m.gamma], np.float32)
+        arrays = self.map.arrays('map.')
+        if self.words: arrays |= self.word_map.arrays('word_map.') | self.words.arrays('words.')
         for k in range(self.n_splits):
             f = self._fold(k)
             arrays |= {f'fold-{k}.{nm}': f[nm] for nm in ('weights', 'offset', 'scale')}
-        with atomic_path(folder, folder=True) as t: save_file(arrays, t/'heads.safetensors', metadata={k: str(v) for k, v in self._meta().items() if k in ('backbone', 'image_size')})
+        with atomic_path(folder, folder=True) as t: save_file(arrays, t/'heads.safetensors', metadata={k: str(v) for k, v in self._meta().items() if k in ('backbone', 'image_size')} | (dict(words=json.dumps(self.words.terms)) if self.words else {}))
         return Path(folder)
 
     # ---- reading
@@ -168,7 +168,22 @@ class FeatureFolds:
         x = self.features[self.ok].astype(np.float32)
         self.map = KernelMap(seed=self.seed).fit(x[self.train])
         self._reduced = self.map.reduce(x)
+        self._count_words()
         self.outlier = outlier_scores(self._reduced, np.zeros(len(y), int) if self.multi_label else y, x)
+
+    def _count_words(self):
+        "For texts a second view: which words stand in them."
+        self.words = None
+        if self.kind != 'text': return
+        texts = [o for d in self.datasets for o in raw_texts(d, self.texts)]
+        self._texts = [texts[i] for i in np.flatnonzero(self.ok)]
+        self.words = WordCounts(seed=self.seed).fit(self._texts) if self.head is None else None
+        if self.words: self.word_map = KernelMap(seed=self.seed).fit(self.words([o for o, t in zip(self._texts, self.train) if t]))
+
+    def _mapped(self, x, texts=None):
+        "What the heads see of items: their features, and for texts their words."
+        z = self.map(x)
+        return np.concatenate([z, self.word_map(self.words(texts))], 1) if self.words else z
 
     def _find_twins(self):
         "Join the groups of items with those of their twins."
@@ -176,9 +191,7 @@ class FeatureFolds:
         if not self.twins: return
         at = np.flatnonzero(self.ok)
         if self.kind == 'text':
-            texts = [o for d in self.datasets for o in raw_texts(d, self.texts)]
-            texts = [texts[i] for i in at]
-            same, compare = same_texts(texts), Texts(texts)
+            same, compare = same_texts(self._texts), Texts(self._texts)
         else:
             get, rows = _reader(self.datasets), self.features[self.ok]
             same, compare = same_rows(rows), Pictures(lambda i: get(at[i]), len(at), rows[:, -256:].astype(np.float32).reshape(-1, 16, 16))
@@ -223,9 +236,11 @@ class FeatureFolds:
         more = -(-self.neighbours*self.n_splits//(self.n_splits - 1)) if self.neighbours else 0   # one fold's share of them may not vote
         self._near = nearest(self._base, more) if more else None
         self._near_other = nearest(self._base, more, r[~self.train]) if more else None
-        self._z = self.map(self.features[self.ok].astype(np.float32)) if self.head is None else r
+        self._z = self._mapped(self.features[self.ok].astype(np.float32), getattr(self, '_texts', None)) if self.head is None else r
         z = self._z[self.train]
-        self._heads = RidgeHeads(z, self.fold, multi_label=self.multi_label) if self.head is None else SklearnHeads(z, self.fold, self.head)
+        if self.head is not None: self._heads = SklearnHeads(z, self.fold, self.head); return
+        views = [RidgeHeads(o, self.fold, multi_label=self.multi_label) for o in np.split(z, [len(self.map.centre)], 1) if o.shape[1]]
+        self._heads = JoinedHeads(*views) if len(views) > 1 else views[0]
 
     def _fit_fold(self, k):
         "Probabilities of the items of fold k and of the items that no fold holds; the head."
@@ -240,7 +255,9 @@ class FeatureFolds:
             made |= {f'{r}/{nm}': v for nm, v in out.items()}
         return made
 
-    def _join(self, *probs): return geometric_mean(*probs, multi_label=self.multi_label)
+    def _join(self, head, vote):
+        "One voice for each view of the items, and one for the neighbours."
+        return geometric_mean(*[head]*(2 if self.words else 1), vote, multi_label=self.multi_label)
 
     def _rows(self, p): return np.minimum(p, 1) if self.multi_label else p/p.sum(1, keepdims=True)
 
@@ -255,14 +272,11 @@ class FeatureFolds:
         for k in range(self.n_splits): p[self.fold == k] = self._fold(k, r)['held']
         return self._rows(p)
 
-    def _likelihood(self, p):
-        "How well probabilities explain the given labels; where an item can have several, the sum over the classes."
-        if not self.multi_label: return label_likelihood(self.y, p)
-        return sum(label_likelihood(y, np.stack([1 - q, q], 1)) for y, q in zip(self.y.T, p.T))
 
     def _best_round(self):
         "Another round is used as long as the given labels are likelier under it: where little is wrong, rounds make a model believe in its own mistakes."
-        found = [self._likelihood(self._held(r)) for r in range(1, self.rounds + 1)] if self.rounds > 1 else [0.]
+        likelihood = class_likelihood if self.multi_label else label_likelihood
+        found = [likelihood(self.y, self._held(r)) for r in range(1, self.rounds + 1)] if self.rounds > 1 else [0.]
         worse = [r for r in range(1, len(found)) if found[r] <= found[r - 1]]
         return worse[0] if worse else len(found)
 
@@ -283,7 +297,7 @@ class FeatureFolds:
         with contextlib.ExitStack() as stack: feats, errors = self._features(stack, [dl.dataset], names)
         ok = np.ones(len(names), bool); ok[list(errors)] = False
         x = feats[ok].astype(np.float32)
-        z, near = self.map(x), nearest(self._base, self._near[0].shape[1], self.map.reduce(x)) if self.neighbours else None
+        z, near = self._mapped(x, [o for o, t in zip(raw_texts(dl.dataset, self.texts), ok) if t] if self.words else None), nearest(self._base, self._near[0].shape[1], self.map.reduce(x)) if self.neighbours else None
         p = np.zeros((len(x), len(self.vocab)), np.float32)
         for k, f in enumerate(folds):
             q = RidgeHead(f['weights'], f['offset'], f['scale'] if self.multi_label else f['scale'][0])(z)

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 import fastclean.find
 from fastclean.cli import main
 from fastclean.core import Predictions
 from fastclean.data import read_source
 from fastclean.featurefolds import FeatureFolds
+from fastclean.heads import geometric_mean, one_hot
 from fastclean.issues import read_issues
 from fastclean.rows import ds_kind, join_tokens, load_sentences, raw_texts, text_dls, text_features
 
@@ -98,6 +100,32 @@ def test_text_dataloaders(tmp_path, features):
     later = FeatureFolds(dls, features_cache=features).predictions(dls.test_dl(d[:5]))
     assert list(later.split[-5:]) == ['unlabelled']*5 and [later.vocab[k] for k in later.predicted_label[-5:]] == [later.vocab[k] for k in own[[list(own.items).index(o) for o in d.index[:5]]].predicted_label]
     with pytest.raises(ValueError, match='texts has no row'): FeatureFolds(dls, texts=d.text[:3]).fit()
+
+@needs_model
+def test_words_are_a_second_view(tmp_path, features):
+    d, wrong = sentences(150)
+    d.to_csv(tmp_path/'t.csv', index=False)
+    dls = text_dls(read_source(tmp_path/'t.csv'))
+    one = FeatureFolds(dls, features_cache=features, rounds=1)
+    kf = one.fit()
+    assert {'kitchen', 'in the', 'the moon'} <= set(kf.words.terms)
+    z, held = kf._z[kf.train], kf.fold == 0
+    kf._prepare()
+    new = kf._heads.head(one_hot(kf.y, 2), 0)
+    assert new.weights.shape[0] == z.shape[1] > kf._heads.views[0].z.shape[1]
+    both = new(z[held])
+    single = [v.head(one_hot(kf.y, 2), 0)(v.z[held]) for v in kf._heads.views]
+    assert np.allclose(both, geometric_mean(*single), atol=1e-4) and not np.allclose(single[0], single[1], atol=.05)
+    written = load_file(kf.save_heads(tmp_path/'model')/'heads.safetensors')
+    assert written['words.components'].shape[1] == len(kf.words.terms) and written['fold-0.weights'].shape == (z.shape[1], 2)
+
+@needs_model
+def test_texts_without_common_words(tmp_path):
+    rng = np.random.default_rng(0)
+    word = lambda: ''.join(rng.choice(list('abcdefghijklmnop'), 9))
+    pd.DataFrame(dict(text=[f'{word()} {word()} {word()} {word()}' for _ in range(40)], label=['a', 'b']*20)).to_csv(tmp_path/'t.csv', index=False)
+    kf = FeatureFolds(text_dls(read_source(tmp_path/'t.csv', text_col='text')), rounds=1, neighbours=3)
+    assert len(kf.predictions()) == 40 and kf.words is None
 
 def test_finetune_texts(tmp_path):
     d, _ = sentences(60)
