@@ -5,6 +5,8 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -195,3 +197,14 @@ def test_make(tmp_path):
     assert 'pip install' not in plan('demo')                # installed once
     os.utime(tmp_path/'settings.ini', (now := (tmp_path/'.venv/.installed').stat().st_mtime + 10, now))
     assert 'pip install' in plan('demo')                    # and again when its requirements change
+
+# --- figures
+
+def test_figures_of_the_readme_are_those_of_the_benchmark():
+    rows = pd.read_csv(ROOT/'benchmarks'/'find_labels.csv').groupby('cell')[['wrong', 'flagged', 'precision', 'recall', 'f1']].mean()
+    table = [[o.strip() for o in line.strip('|\n').split('|')] for line in (ROOT/'README.md').read_text().split('## How well it finds them')[1].split('\n\n')[2].splitlines()[2:]]
+    shown = [dict(zip(rows, (float(o.replace(',', '')) if o else 0. for o in r[1:]))) for r in table]
+    cells = ['imagenette-0', 'imagenette-1', 'imagenette-5', 'imagenette-25', 'imagenette-50', 'mnist-symmetric-0.1', 'mnist-symmetric-0.1-finetune', 'cifar10-human']
+    assert len(shown) == len(cells)
+    for cell, r in zip(cells, shown):
+        for k, v in r.items(): assert abs(v - np.nan_to_num(rows.loc[cell, k])) <= (.5 if k in ('wrong', 'flagged') else .0006), (cell, k)
