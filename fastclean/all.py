@@ -9,6 +9,7 @@ from .inject import *
 from .transition import *
 from .features import load_backbone
 from .rows import *
+from .targets import *
 from .kfold import KFoldLearner
 from .featurefolds import FeatureFolds
 from .learners import *

@@ -106,10 +106,10 @@ def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epoch
     from fastclean.rows import table_dls, text_dls
     train = src.frame[(src.frame.split == 'train') & src.frame.given_label.notna()]
     how = dict(n_splits=n_splits, groups=list(train.group), seed=seed, tag=_tag(src))
-    if mode == 'finetune': return _finetune(src, work, how | dict(groups=_copies(src, train, n_splits)), size, arch, weights, epochs, bs=min(64, max(8, len(train)//20)))
+    if 'verified' in src.frame: how['verified'] = list(src.frame['item'][src.frame.verified])
+    if mode == 'finetune': return _finetune(src, work, how | dict(groups=_copies(src, train, n_splits), rounds=rounds or 1), size, arch, weights, epochs, bs=min(64, max(8, len(train)//20)))
     from fastclean.featurefolds import FeatureFolds
     dls = dict(image=lambda: source_dls(src, size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
-    if 'verified' in src.frame: how['verified'] = list(src.frame['item'][src.frame.verified])
     kf = FeatureFolds(dls, backbone=arch, weights=weights, head=head, rounds=rounds, cache=work, features_cache=features_cache, image_size=size, **how)
     return kf.fit().predictions(), kf.save_heads if src.kind != 'table' else None
 
@@ -149,7 +149,7 @@ def find_in(
     mode:str='features', # 'features': frozen backbone, minutes; 'finetune': a network trained in each fold
     seed:int=42, # Seed of everything
     n_splits:int=5, # Number of folds
-    rounds:int|None=None, # Rounds of the heads; default 3, for tables 1
+    rounds:int|None=None, # How often each fold is trained at most; default 3, for tables and when fine-tuning 1
     size:int|None=None, # Side that images are squeezed to; default 160, for the small network 32
     arch:str|None=None, # Name of a timm model; default EfficientNet-Lite0, or the small network
     weights=None, # Checkpoint file for it
@@ -231,7 +231,7 @@ def find(
     weights:Annotated[Optional[Path], typer.Option(help='Checkpoint file for --arch.')]=None, # Its weights
     size:Annotated[Optional[int], typer.Option(help='Side that images are squeezed to, in pixels; default 160, for the small network 32.')]=None, # Image size
     n_splits:Annotated[int, typer.Option(help='Number of folds.')]=5, # Folds
-    rounds:Annotated[Optional[int], typer.Option(help='Rounds of the heads (features); default 3, for tables 1.')]=None, # Rounds
+    rounds:Annotated[Optional[int], typer.Option(help='How often each fold is trained at most, later on what the round before made of the labels; default 3, for tables and finetune 1. With finetune two rounds take four times as long.')]=None, # Rounds
     epochs:Annotated[Optional[int], typer.Option(help='Epochs in each fold (finetune); default by the number of items, 6 to 30.')]=None, # Epochs
     head:Annotated[Optional[str], typer.Option(help='For tables: trees or boosting; default trees up to 20,000 rows.')]=None, # Classifier of tables
     cache:Annotated[Optional[Path], typer.Option(help='Folder of features that several runs share.')]=None, # Shared features

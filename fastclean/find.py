@@ -21,7 +21,7 @@ def find_label_issues(self:DataLoaders,
     learner_fn=None, # For 'finetune': makes a learner from DataLoaders, such as `partial(vision_learner, arch=resnet18)`
     epochs:int=3, # For 'finetune': epochs of `fine_tune`
     filter_by:str='posterior', # What marks an issue, as in `find_label_issues`
-    **kwargs, # As `FeatureFolds` or `KFoldLearner` take them: n_splits, groups, cache, seed, …
+    **kwargs, # As `FeatureFolds` or `KFoldLearner` take them: n_splits, rounds, groups, cache, seed, …
 )->pd.DataFrame: # The issues table over all items, worst first
     "Find the wrong labels of DataLoaders."
     if mode not in ('features', 'finetune'): raise ValueError(f"mode must be 'features' or 'finetune'; got {mode!r}")

@@ -21,7 +21,7 @@ from fastcore.meta import delegates
 from fasttransform import Pipeline
 from torch.nn.parameter import is_lazy
 
-from .core import CacheMismatchError, Predictions, seeded, versions
+from .core import CacheMismatchError, Predictions, number_repeats, seeded, versions
 from .folds import FoldCache, fold_ids
 from .foldtask import FitCall, FoldJob, checked_probs, load_arrays, one_pass, repeatable, run_folds
 from .identity import as_array, describe, digest
@@ -87,6 +87,7 @@ class KFoldLearner:
         seed:int=42, # Seed of the folds and of all training
         rounds:int=1, # How often the folds are trained at most; after the first on the posterior of the round before, as long as that explains the labels better
         strict:bool=True, # In rounds: whether no label of a fold reaches its predictions, which takes (n² + 3n)/2 trainings for two rounds of n folds; else 2n
+        verified=(), # Names of items whose label a person has confirmed: no round doubts them, and they are no issues
     ):
         if isinstance(learner_fn, Learner) or not callable(learner_fn): raise ValueError('learner_fn must make a new learner from DataLoaders, such as '
             f'partial(vision_learner, arch=resnet18); got {type(learner_fn).__name__}')
@@ -100,7 +101,7 @@ class KFoldLearner:
         if rounds > 1 and labels.ndim == 2: raise ValueError('rounds are for data with one label for each item: the posterior that they train on is over one true label')
         if (no := (labels < 0).sum()): raise ValueError(f'{no:,} of {len(labels):,} training items have no label: leave them out')
         self.fold = fold_ids(labels, n_splits, group_items(groups, dls.train_ds, item_names(dls.train_ds, dls.path)), seed, self.vocab)
-        self._y, self.cache, self._job, self._parts, self._finished = labels, cache and Path(cache).expanduser().absolute(), None, None, False
+        self._y, self.verified, self.cache, self._job, self._parts, self._finished = labels, [str(o) for o in verified], cache and Path(cache).expanduser().absolute(), None, None, False
 
     @classmethod
     @delegates(DataBlock.dataloaders)
@@ -115,11 +116,12 @@ class KFoldLearner:
         seed:int=42, # Seed of everything, the split of a random splitter included
         rounds:int=1, # How often the folds are trained at most
         strict:bool=True, # Which form of the rounds
+        verified=(), # Names of items whose label a person has confirmed
         **kwargs # As `DataBlock.dataloaders` takes them
     )->'KFoldLearner':
         "From a DataBlock and its source."
         with seeded(seed): dls = copy(dblock).dataloaders(source, **kwargs)
-        return cls(dls, learner_fn, n_splits, groups, cache, tag, seed, rounds, strict)
+        return cls(dls, learner_fn, n_splits, groups, cache, tag, seed, rounds, strict, verified)
 
     def __repr__(self):
         state = f'fitted by {self._job.call}' if self._finished else 'not fitted'
@@ -177,7 +179,9 @@ class KFoldLearner:
         probs = [self._out_of_fold(), *(self._mean(i, p, t) for i, (p, t) in enumerate(zip(parts[1:], twins), 1))]
         meta = dict(learner=self.name, n_splits=self.n_splits, seed=self.seed, fit=str(self._job.call), rounds=self.used_rounds, tag=self.tag, versions=versions('fastai', 'torch'))
         if self.rounds > 1: meta |= dict(max_rounds=self.rounds, strict=self.strict)
-        return record(parts, probs, self.fold, self.vocab, meta)
+        preds = record(parts, probs, self.fold, self.vocab, meta)
+        preds.verified |= np.isin(preds.items.astype(str), self.verified)
+        return preds
 
     # ---- fitting
     def _fit(self, call):
@@ -206,9 +210,11 @@ class KFoldLearner:
             run_folds(now, todo)
             return {f: now.cache.load(now.entry(f), 'held')['held'] for f in todo}
         ok = self._parts[0].ok
-        used = run_rounds(self._y[ok], self.fold[ok], _fit, self.rounds, self.strict)
+        used = run_rounds(self._y[ok], self.fold[ok], _fit, self.rounds, self.strict, self._known()[ok])
         if used < self.rounds: print(f'round {used + 1} explains the labels no better: round {used} is used')
         return replace(job, round=used), used
+
+    def _known(self): return np.isin(number_repeats(self._parts[0].names)[0].astype(str), self.verified)
 
     def _look(self, job):
         "Make learners to see whether they will do, and give one that is as it was made."
@@ -224,7 +230,7 @@ class KFoldLearner:
         data = {f'{i}_{p.split}': dict(n=len(p.ok), items=digest(*p.names)[:12], content=_content(p.ds), labels=digest(p.labels)[:12], readable=digest(p.ok)[:12])
                 for i, p in enumerate(self._parts)}
         train = self.dls.train
-        rounds = dict(rounds=self.rounds, strict=self.strict) if self.rounds > 1 else {}
+        rounds = dict(rounds=self.rounds, strict=self.strict, verified=digest(self._known())[:12]) if self.rounds > 1 else {}
         loader = dict(kind=describe(type(train)), bs=train.bs, shuffle=getattr(train, 'shuffle', None), drop_last=train.drop_last, weights=describe(getattr(train, 'wgts', None)))
         return dict(kind='KFoldLearner', tag=self.tag, seed=self.seed, n_splits=self.n_splits, data=data, folds=digest(self.fold)[:12], vocab=describe(self.vocab, 80),
                     learner=_learner_identity(learn), transforms=_tfm_identity(learn.dls), loader=loader, fit=job.call.identity(), versions=versions('fastai', 'torch'), **rounds)

@@ -17,11 +17,13 @@ def soft_targets(
     y, # Given class numbers, (n,)
     pred_probs, # Out-of-fold probabilities, (n, K)
     r:int=1, # The round that they come from
+    known=None, # Which labels a person has confirmed, (n,) bool: they stay as they are
     sharpen=(2., 1.25), # Power of the posterior after the first round and after later ones
 )->np.ndarray: # (n, K) float32, rows sum to 1
     "What the next round is trained on."
     t = sharpen[min(r, len(sharpen)) - 1]
     w = posterior(y, pred_probs, estimate_transition(y, pred_probs, t), t)
+    if known is not None: w[known] = np.eye(w.shape[1])[y[known]]
     return w/w.sum(1, keepdims=True)
 
 # %% ../nbs/07b_rounds.ipynb #00000007
@@ -46,7 +48,7 @@ def _out_of_fold(got, fold):
     for k, p in got.items(): out[fold == k] = p
     return out
 
-def _strict_targets(y, fold, got, r):
+def _strict_targets(y, fold, got, r, known):
     "For each fold the targets of the others, (n, K), made without a label of that fold; zero in it."
     out, K = {}, next(iter(got.values())).shape[1]
     for k in np.unique(fold):
@@ -55,7 +57,7 @@ def _strict_targets(y, fold, got, r):
             pair = (k, j) if (k, j) in got else (j, k)
             p[fold == j] = got[pair][fold[np.isin(fold, pair)] == j]
         out[k] = np.zeros_like(p)
-        out[k][inside] = soft_targets(y[inside], p[inside], r)
+        out[k][inside] = soft_targets(y[inside], p[inside], r, None if known is None else known[inside])
     return out
 
 def run_rounds(
@@ -64,6 +66,7 @@ def run_rounds(
     fit, # Trains: takes the round, what to leave out (folds or pairs of them) and the targets by fold, (n, K), or None; gives for each the probabilities of what it left out, in the items' order
     rounds:int=2, # Rounds at most
     strict:bool=True, # Whether no label of a fold reaches that fold's predictions
+    known=None, # Which labels a person has confirmed, (n,) bool: no round doubts them
 )->int: # The round that is used: another one only while the given labels are likelier under it
     "Train folds in rounds."
     folds, targets, best = [int(k) for k in np.unique(fold)], None, -np.inf
@@ -72,5 +75,5 @@ def run_rounds(
         if rounds == 1: break
         if (found := label_likelihood(y, p)) <= best: return r - 1
         best = found
-        if r < rounds: targets = _strict_targets(y, fold, fit(r, fold_pairs(folds, r), targets), r) if strict else dict.fromkeys(folds, soft_targets(y, p, r))
+        if r < rounds: targets = _strict_targets(y, fold, fit(r, fold_pairs(folds, r), targets), r, known) if strict else dict.fromkeys(folds, soft_targets(y, p, r, known))
     return rounds

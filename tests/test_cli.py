@@ -57,6 +57,16 @@ def test_a_cleanlab_filter_and_finetune(folder, tmp_path):
     assert main(['find', str(folder), '--out', str(tmp_path/'b'), '--mode', 'finetune', '--epochs', '1', '--size', '16', '--n-splits', '2']) == 0
     assert set(Predictions.load(tmp_path/'b'/'predictions').fold) == {0, 1}
 
+def test_rounds_of_finetune(folder, tmp_path, capsys):
+    what = ['find', str(folder), '--out', str(tmp_path/'o'), '--mode', 'finetune', '--epochs', '1', '--size', '16', '--rounds', '2']
+    assert '3 or more' in fails(capsys, *what, '--n-splits', '2')
+    decided = sorted(folder.rglob('*.png'))[3]
+    pd.DataFrame(dict(item=[decided.relative_to(folder).as_posix()], label=[decided.parent.name])).to_csv(tmp_path/'d.csv', index=False)
+    assert main([*what, '--n-splits', '3', '--force', '--decisions', str(tmp_path/'d.csv')]) == 0
+    preds = Predictions.load(tmp_path/'o'/'predictions')
+    assert (preds.meta['max_rounds'], preds.meta['strict']) == (2, True) and len(list((tmp_path/'o').rglob('round2_fold_*.safetensors'))) == 3
+    assert list(preds.items[preds.verified]) == [decided.relative_to(folder).as_posix()]
+
 def test_copies_share_a_fold_of_finetune(folder, tmp_path):
     files = sorted(folder.rglob('*.png'))[::4]
     rows = [(f, f.parent.name) for f in files]

@@ -103,6 +103,17 @@ def test_rounds_help_a_model_that_learns_wrong_labels():
     right = {r: (p.argmax(1) == Y).mean() for r, p in heads.probs.items()}
     assert used == (2 if label_likelihood(NOISY, heads.probs[2]) > label_likelihood(NOISY, heads.probs[1]) else 1) and right[2] >= right[1]
 
+def test_confirmed_labels_are_not_doubted(monkeypatch):
+    known, seen = np.arange(N) % 3 == 0, []
+    rising(monkeypatch)
+    class Look(Heads):
+        def __call__(self, r, todo, targets):
+            if targets: seen.extend((k, t) for k, t in targets.items() if k in todo)
+            return super().__call__(r, todo, targets)
+    for strict in (True, False): run_rounds(NOISY, FOLD, Look(NOISY, FOLD), 2, strict, known)
+    assert len(seen) == 2*SPLITS
+    for k, t in seen: at = FOLD != k; assert (t[at & known] == np.eye(CLASSES)[NOISY[at & known]]).all() and (t[at & ~known].max(1) < 1).any()
+
 # ---- KFoldLearner
 @pytest.fixture(scope='module')
 def one(): return folds(rounds=1).run(quietly)
@@ -231,6 +242,16 @@ def test_files_of_callbacks_are_kept_apart(tmp_path, monkeypatch):
         with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2, cbs=SaveModelCallback(fname='best'))
     folds(dls=dls).run(fit)
     assert sorted(f.stem for f in tmp_path.rglob('*.pth')) == sorted([*(f'best_fold{f}' for f in ('0', '1', '2', '0_1', '0_2', '1_2')), *(f'best_round2_fold{f}' for f in range(SPLITS))])
+
+def test_verified_items(monkeypatch):
+    rising(monkeypatch)
+    names = [str(i) for i in np.flatnonzero(WRONG[:120])]
+    kf = folds(verified=names, strict=False).run(quietly)
+    p = kf.predictions()
+    assert set(p.items[p.verified]) == set(names) and not folds(strict=False).run(quietly).predictions().verified.any()
+    assert list(np.flatnonzero(kf._known())) == [int(o) for o in names]
+    with pytest.raises(CacheMismatchError, match='verified'): folds(strict=False, cache=kf.cache).run(quietly)
+    assert folds(rounds=1, verified=names).run(partial(quietly, n=1)).predictions().verified.sum() == len(names)
 
 def test_from_block():
     block = DataBlock(blocks=(TransformBlock, CategoryBlock), get_x=pixels, get_y=lambda i: str(NOISY[i]), splitter=RandomSplitter(.2))
