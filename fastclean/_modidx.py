@@ -469,6 +469,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastclean.multilabel._rates': ('multilabel.html#_rates', 'fastclean/multilabel.py'),
                                       'fastclean.multilabel._ratio': ('multilabel.html#_ratio', 'fastclean/multilabel.py'),
                                       'fastclean.multilabel._readings': ('multilabel.html#_readings', 'fastclean/multilabel.py'),
+                                      'fastclean.multilabel._right': ('multilabel.html#_right', 'fastclean/multilabel.py'),
                                       'fastclean.multilabel._sets': ('multilabel.html#_sets', 'fastclean/multilabel.py'),
                                       'fastclean.multilabel.check_multilabel': ( 'multilabel.html#check_multilabel',
                                                                                  'fastclean/multilabel.py'),

@@ -108,6 +108,9 @@ def health_summary(
     joint=None, # A joint of `label_joint`, (K, K), if it is at hand
 )->pd.DataFrame: # A row per class, the worst first: class, n, label_issues, label_noise, inverse_noise, label_quality
     "How good the labels of each class are."
+    if getattr(preds, 'multi_label', False):
+        from fastclean.multilabel import multilabel_health
+        return multilabel_health(preds, issues)
     J = _given_joint(preds, method, joint)
     y, K = preds.given_label, len(preds.vocab)
     marked = pd.Series(pd.NA, index=range(K), dtype='Int64')
@@ -191,6 +194,9 @@ def summarise(
     joint=None, # A joint of `label_joint`, (K, K), if it is at hand
 )->dict: # What `summary.json` holds, ready for JSON
     "Sum up: the noise rate and the noise matrix, the number of issues, and how sure one can be."
+    if preds.multi_label:
+        from fastclean.multilabel import multilabel_summary
+        return multilabel_summary(preds, issues, settings, sharpen)
     preds = _record(preds)
     if len(issues) != len(preds): raise ValueError(f'the table of issues has {len(issues):,} rows for {len(preds):,} items: give the whole table')
     y = preds.given_label

@@ -18,15 +18,16 @@ from .core import SPLITS, FastcleanWarning, InSampleWarning, Predictions, atomic
 from .transition import plausible_sharpening, posterior_blocks
 
 # %% ../nbs/10_issues.ipynb #00000006
-def _record(preds_or_labels, pred_probs=None):
-    "A `Predictions` whose labels can be checked: single-label, two classes or more, a label somewhere."
+def _record(preds_or_labels, pred_probs=None, multi_label=False):
+    "A `Predictions` whose labels can be checked: single-label unless multi-label is welcome, two classes or more, a label somewhere."
     if isinstance(preds_or_labels, Predictions):
         if pred_probs is not None: raise ValueError('the first argument is a Predictions, which brings its own pred_probs: leave the second one out')
         preds = preds_or_labels
     elif pred_probs is None:
         raise ValueError(f'give a Predictions, or labels and pred_probs; got one {type(preds_or_labels).__name__} without pred_probs')
     else: preds = Predictions.from_arrays(preds_or_labels, pred_probs)
-    if preds.multi_label: raise ValueError('multi-label data are not supported here yet: given_label must hold one class number per item, (n,)')
+    if preds.multi_label and not multi_label: raise ValueError('these data are multi-label; this needs one class number for each item, (n,)')
+    if preds.multi_label: return preds
     if len(preds.vocab) < 2: raise ValueError(f'wrong labels can be found among two classes or more; got the classes {preds.vocab}')
     if any(v is None or v != v for v in preds.vocab): raise ValueError('vocab names a class None or NaN, which stands for "no label" in the table: rename it')
     if not (preds.given_label >= 0).any(): raise ValueError('none of the items has a label (all are -1): there is nothing to check')
@@ -127,7 +128,7 @@ def _spend(order, score, budget):
     return np.r_[first, order[~np.isin(order, first)]]
 
 def find_label_issues(
-    preds_or_labels, # `Predictions`; or class numbers, (n,), −1 for none, as in cleanlab
+    preds_or_labels, # `Predictions`; or class numbers, (n,), −1 for none, as in cleanlab; or 0/1, (n, K), for multi-label data
     pred_probs=None, # Out-of-sample probabilities, (n, K), when the first argument is labels
     filter_by:str='posterior', # What marks an item as an issue: one of `FILTERS`
     score:str|None=None, # What ranks the items, low is bad: one of `SCORES`; default that of the filter: the posterior, the normalized margin for `low_normalized_margin`, else the self-confidence
@@ -135,16 +136,20 @@ def find_label_issues(
     T=None, # Noise matrix for the posterior, (K, K), T[i,j] = P(given = j | true = i); default estimated from the data
     budget:int|None=None, # How many items can be looked at: so many rows come first in which the most wrong labels are expected
     **kwargs, # For cleanlab's filters: frac_noise, num_to_remove_per_class, min_examples_per_class, confident_joint, n_jobs
-)->pd.DataFrame: # A row per item with the columns `COLUMNS`: issues first, worst first
+)->pd.DataFrame: # A row per item with the columns `COLUMNS`: issues first, worst first; multi-label: a row per item and class, which is named in `class`
     "Find the labels that are probably wrong."
     _choice('filter_by', filter_by, FILTERS)
     score = score or {'posterior': 'posterior', 'low_normalized_margin': 'normalized_margin'}.get(filter_by, 'self_confidence')
     _choice('score', score, SCORES)
     if unknown := set(kwargs) - (set() if filter_by == 'posterior' else _filter_args):
         raise ValueError(f'filter_by={filter_by!r} takes no {", ".join(sorted(unknown))}')
-    preds = _record(preds_or_labels, pred_probs)
+    preds = _record(preds_or_labels, pred_probs, multi_label=True)
     if preds.meta.get('in_sample'):
         warnings.warn('these are predictions of items that the model was trained on, wrong labels included: use KFoldLearner, which predicts out-of-fold', InSampleWarning, stacklevel=2)
+    if preds.multi_label:
+        from fastclean.multilabel import multilabel_table
+        if T is not None: raise ValueError('T is for data with one label for each item; multi-label data have a matrix for each class')
+        return multilabel_table(preds, filter_by, score, sharpen, budget, **kwargs)
     has = preds.given_label >= 0
     y, p = (preds.given_label, preds.pred_probs) if has.all() else (preds.given_label[has], preds.pred_probs[has])
     post = given_posterior(preds, sharpen, T)
@@ -243,7 +248,7 @@ def read_issues(
         if len(set(header)) < len(header): raise ValueError('its first line names a column twice')
         parts = [pd.DataFrame({c: _parse(v, c) for c, v in o.items()}) for o in _rows(text, header)]
         d = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({c: _parse((), c) for c in header})
-        for c in ('given_label', 'predicted_label', 'suggested_label') if vocab is not None else (): d[c] = _in_vocab(d[c], vocab)
+        for c in () if vocab is None else ('class',) if 'class' in d else ('given_label', 'predicted_label', 'suggested_label'): d[c] = _in_vocab(d[c], vocab)
         return _checked(d)
     except ValueError as e: raise ValueError(f'{path} is not a table of issues: {e}') from e
 

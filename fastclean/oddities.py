@@ -11,24 +11,25 @@ import pandas as pd
 # %% ../nbs/10b_oddities.ipynb #00000005
 def conflicting_twins(
     issues, # The table of `find_label_issues`
-)->pd.DataFrame: # A row per pair, the worst label first: item, split, given_label, label_score and the same of its twin with `twin_` before it
+)->pd.DataFrame: # A row per pair (and class, in multi-label data), the worst label first: item, split, given_label, label_score and the same of its twin with `twin_` before it
     "Twins with different labels."
     d = issues[issues.twin.notna() & issues.given_label.notna()]
-    cols = ['item', 'split', 'given_label', 'label_score']
-    other = issues.loc[issues['item'].isin(d.twin), cols].set_axis(['twin', 'twin_split', 'twin_given_label', 'twin_label_score'], axis=1).astype({'twin': object})
-    d = d[[*cols, 'twin']].merge(other, on='twin', how='inner')
+    cols, by = ['item', 'split', 'given_label', 'label_score'], ['class'] if 'class' in issues else []
+    other = issues.loc[issues['item'].isin(d.twin), cols + by].set_axis(['twin', 'twin_split', 'twin_given_label', 'twin_label_score', *by], axis=1).astype({'twin': object})
+    d = d[[*cols, *by, 'twin']].merge(other, on=['twin', *by], how='inner')
     differ = [(type(a), a) != (type(b), b) and b is not None for a, b in zip(d.given_label, d.twin_given_label)]
-    once = ~pd.Series([frozenset(o) for o in zip(d['item'], d.twin)], index=d.index, dtype=object).duplicated()
+    once = ~pd.Series([(frozenset(o[:2]), *o[2:]) for o in zip(d['item'], d.twin, *(d[c] for c in by))], index=d.index, dtype=object).duplicated()
     return d[pd.Series(differ, index=d.index, dtype=bool) & once].reset_index(drop=True)
 
 def strange_items(
     issues, # The table of `find_label_issues`
 )->pd.DataFrame: # Rows of the table, the strangest first
     "Items that look like no class: those whose `outlier_score` is below .5, beyond the fence of a box plot."
-    return issues[issues.outlier_score < .5].sort_values('outlier_score', kind='stable')
+    return issues[issues.outlier_score < .5].drop_duplicates('item').sort_values('outlier_score', kind='stable')
 
 def count_oddities(
     issues, # The table of `find_label_issues`
 )->dict: # `items` that have a twin and `conflicting` pairs, below `twins`; `strange` items
     "How many twins and strange items there are."
-    return dict(twins=dict(items=int(issues.twin.notna().sum()), conflicting=len(conflicting_twins(issues))), strange=len(strange_items(issues)))
+    pairs = conflicting_twins(issues)
+    return dict(twins=dict(items=int(issues['item'][issues.twin.notna()].nunique()), conflicting=len(pairs.drop_duplicates(['item', 'twin']))), strange=len(strange_items(issues)))

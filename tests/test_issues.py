@@ -360,7 +360,7 @@ P = np.array([[.9, .1], [.2, .8], [.6, .4]])
 @pytest.mark.parametrize('args, match', [
     (([0, 1, 0],), 'without pred_probs'), ((P,), 'without pred_probs'), (([0, 1], P), 'exactly once'), (([0, 1, 2], P), 'between -1 and 1'),
     (([0, 1, np.nan], P), 'class numbers'), ((['a', 'b', 'a'], P), 'class numbers'), (([-1, -1, -1], P), 'none of the items has a label'),
-    (([[1, 0], [0, 1], [1, 1]], P), 'multi-label'), (([0, 0, 0], np.ones((3, 1))), 'two classes or more'), (([0, 1, 0], P[:, 0]), 'two dimensions'),
+    (([[1, 0], [0, 2], [1, 1]], P), 'between 0 and 1'), (([0, 0, 0], np.ones((3, 1))), 'two classes or more'), (([0, 1, 0], P[:, 0]), 'two dimensions'),
     (([0, 1, 0], P*np.nan), 'NaN'), (([0, 1, 0], P - .5), 'between 0 and 1'), (([0, 1, 0], P*1.1), 'sum to 1'), (([], np.empty((0, 2))), 'none of the items')])
 def test_bad_input(args, match):
     with pytest.raises(ValueError, match=match): find_label_issues(*args)
@@ -377,7 +377,9 @@ def test_both_kinds_of_probabilities():
     with pytest.raises(ValueError, match='brings its own pred_probs'): find_label_issues(preds, preds.pred_probs)
 
 def test_multi_label_record():
-    with pytest.raises(ValueError, match='not supported here yet'): find_label_issues(Predictions.from_arrays([[1, 0], [1, 1]], [[.9, .2], [.4, .8]]))
+    multi = Predictions.from_arrays([[1, 0], [1, 1]], [[.9, .2], [.4, .8]])
+    assert len(find_label_issues(multi)) == 4
+    with pytest.raises(ValueError, match='T is for data with one label'): find_label_issues(multi, T=np.eye(2))
 
 def test_class_named_none():
     preds = dataclasses.replace(make(n=20, K=2)[0], vocab=['a', None])
