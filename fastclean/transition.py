@@ -64,15 +64,15 @@ def estimate_transition(
         sure = open_ & (known >= 0)
         np.add.at(prior, (known[sure], y[sure]), 1)
         open_ = open_ & ~sure
-    rows = _by_label(y[open_], sharpen_probs(p[open_], sharpen))
-    T = _start(K) if start is None else start
+    rows = [(j, Q) for j, Q in enumerate(_by_label(y[open_], sharpen_probs(p[open_], sharpen))) if len(Q)]
+    prior, A = np.ascontiguousarray(prior.T), np.ascontiguousarray((_start(K) if start is None else start).T)   # T on its side: a row for each given label
     for _ in range(max_iter):
         new = prior.copy()
-        for j, Q in enumerate(rows): new[:, j] += T[:, j]*((1/np.maximum(Q@T[:, j], 1e-20))@Q)
-        new /= new.sum(1, keepdims=True)
-        change, T = np.abs(new - T).max(), new
+        for j, Q in rows: new[j] += A[j]*((1/np.maximum(Q@A[j], 1e-20))@Q)
+        new /= new.sum(0)
+        change, A = np.abs(new - A).max(), new
         if change < tol: break
-    return T
+    return np.ascontiguousarray(A.T)
 
 # %% ../nbs/04_transition.ipynb #0000000f
 def posterior(
