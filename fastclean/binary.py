@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['class_shift', 'sharpen_classes', 'ClassNoise', 'fit_classes', 'class_posterior', 'class_likelihood',
-           'plausible_power', 'has_labels', 'multilabel_noise', 'multilabel_posterior']
+           'plausible_power', 'has_labels', 'multilabel_noise', 'class_matrices', 'multilabel_posterior']
 
 # %% ../nbs/04c_binary.ipynb #00000002
 from typing import NamedTuple
@@ -159,6 +159,14 @@ def multilabel_noise(
     if len(names) < 2: return {o: common for o in names}
     w = np.where(known[:, None], y, class_posterior(y, p, common))
     return {o: common._replace(T=_normal(_counts(y[m].astype(bool), w[m]) + strength*common.T)) for o in names for m in [split == o]}
+
+def class_matrices(
+    preds, # `Predictions`, multi-label
+    posterior, # From `multilabel_posterior`, (n, K)
+)->np.ndarray: # (K, 2, 2): [k, i, j] = P(class k given = j | truly = i)
+    "How often each class is invented and forgotten, over all labelled items."
+    has = has_labels(preds)
+    return _normal(_counts(preds.given_label[has] == 1, posterior[has].astype(np.float64)) + 1e-9)
 
 def multilabel_posterior(
     preds, # `Predictions`, multi-label

@@ -26,7 +26,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
 
 def _one_line(e):
     text = e.format_message() if hasattr(e, 'format_message') else str(e) or type(e).__name__
-    text = re.sub(r'\b(item_col|label_col|text_col|valid_col|split_col|drop_unlabelled|label_from|filter_by|n_splits)\b', lambda m: '--' + m[1].replace('_', '-'), text)
+    text = re.sub(r'\b(item_col|label_col|label_delim|text_col|valid_col|split_col|drop_unlabelled|label_from|filter_by|n_splits)\b', lambda m: '--' + m[1].replace('_', '-'), text)
     text = re.sub(r'\((cat|cont|ignore)\)', r'(--\1)', text)
     return ' '.join(encode_name(text).split())
 
@@ -136,7 +136,8 @@ def _load_rows(src, preds, issues):
 
 def _steps(src):
     "How to go on from the report, where the items are rows of a table."
-    from fastclean.report import NEXT_STEPS
+    from fastclean.report import NEXT_STEPS, multilabel_steps
+    if src.multi_label: return multilabel_steps(Path(src.settings['source']).name, src.settings['label_col'], src.settings['label_delim'], src.kind == 'image')
     if src.kind == 'image': return None
     name, label = Path(src.settings['source']).name, src.settings['label_col']
     code = (f"import pandas as pd\n\ntable = pd.read_csv({name!r}, dtype=str, keep_default_na=False)   # read_parquet for a parquet file\nrow = obvious['item'].astype(int)\n"
@@ -164,6 +165,7 @@ def find_in(
     from fastclean.health import joint_transition, label_joint, summarise
     from fastclean.interpret import plot_suspects
     from fastclean.issues import find_label_issues, write_issues
+    from fastclean.multilabel import judge_multilabel
     from fastclean.report import write_report
     from fastclean.transition import label_posterior, plausible_sharpening, split_transitions
     start, out = time.time(), Path(out)
@@ -171,26 +173,30 @@ def find_in(
     preds, save_heads = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head)
     preds.meta |= dict(source=encode_name(src.settings.get('source', src.root)), root=encode_name(os.path.abspath(src.root)), mode=mode)
     if 'verified' in src.frame: mark_verified(preds, src)
-    power = plausible_sharpening(preds)
-    T = split_transitions(preds, sharpen=power)
-    issues, post = find_label_issues(preds, filter_by=filter_by, sharpen=power, T=T), label_posterior(preds, T=T, sharpen=power)
-    joint = label_joint(preds, posterior=post)
+    if preds.multi_label: issues, arrays, how = judge_multilabel(preds, filter_by)
+    else:
+        power = plausible_sharpening(preds)
+        T = split_transitions(preds, sharpen=power)
+        issues, post = find_label_issues(preds, filter_by=filter_by, sharpen=power, T=T), label_posterior(preds, T=T, sharpen=power)
+        joint = label_joint(preds, posterior=post)
+        arrays, how = dict(posterior=post, noise_matrix=joint_transition(joint)), dict(sharpen=power, T=T, joint=joint)
     preds.save(out/'predictions')
-    for name, a in (('posterior', post), ('noise_matrix', joint_transition(joint))):
+    for name, a in arrays.items():
         with atomic_path(out/'predictions'/f'{name}.npy') as f, f.open('wb') as o: np.save(o, a)
     write_issues(issues, out/'issues.csv')
     if save_heads: save_heads(out/'model')
-    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), sharpen=power, T=T, joint=joint) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
+    summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), **how) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
     load = _load_rows(src, preds, issues)
     with atomic_path(out/'suspects.png') as f: plot_suspects(issues, root=src.root, load=load, size=1.9 if load is None else 2.5).savefig(f, format='png', dpi=110)
-    write_report(preds, issues, out/'report.html', summary=summary, joint=joint, root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
+    write_report(preds, issues, out/'report.html', summary=summary, joint=how.get('joint'), root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
     _write_json(out/'summary.json', summary)
     return preds, issues, summary
 
 def _conclude(out, issues, summary):
     "A few lines that say what was found, how sure it is, and what to do next."
+    from fastclean.interpret import select_suspects
     _say('', summary['verdict'])
-    top = issues[issues.is_label_issue].head(5)
+    top = select_suspects(issues, 5)
     if len(top):
         _say('', 'The worst:')
         for r in top.itertuples(): _say(f'  {r.item}: given {r.given_label}, looks like {r.suggested_label} ({r.suggested_prob:.0%})')
@@ -215,6 +221,7 @@ def find(
     mode:Annotated[str, typer.Option(help='features: a frozen backbone, minutes on a CPU; finetune: train a network in each fold.')]='features', # How to predict
     item_col:Annotated[Optional[str], typer.Option(help='Column of the paths, for tables.')]=None, # Column of the paths
     label_col:Annotated[Optional[str], typer.Option(help='Column of the labels, for tables.')]=None, # Column of the labels
+    label_delim:Annotated[Optional[str], typer.Option(help='What stands between the labels of an item that can have several, for tables.')]=None, # Separator of labels
     text_col:Annotated[Optional[str], typer.Option(help='Column of the texts, where the rows of a table are texts.')]=None, # Column of the texts
     kind:Annotated[Optional[str], typer.Option(help='What the rows of a table are: image, text or table (of features); default by what stands in them.')]=None, # What the rows are
     cat:Annotated[str, typer.Option(help='Features that are categories, whatever they look like, comma-separated.')]='', # Categories
@@ -248,7 +255,8 @@ def find(
     if weights is not None and not weights.is_file(): raise ValueError(f'--weights: there is no file {encode_name(weights)}')
     names = lambda o: tuple(c.strip() for c in o.split(',') if c.strip())
     source = read_source(src, item_col=item_col, label_col=label_col, valid_col=valid_col, split_col=split_col, drop_unlabelled=drop_unlabelled, root=root, label_from=label_from,
-                         kind=kind, text_col=text_col, cat=names(cat), cont=names(cont), ignore=names(ignore), encoding=encoding)
+                         kind=kind, text_col=text_col, cat=names(cat), cont=names(cont), ignore=names(ignore), encoding=encoding, label_delim=label_delim)
+    if source.multi_label and decisions is not None: raise ValueError('--decisions is for data with one label for each item')
     if source.kind != 'image' and (wrong := [k for k, v in dict(arch=arch, weights=weights, size=size).items() if v]): raise ValueError(f'--{wrong[0]} is for images; this is read as kind {source.kind!r}')
     if head is not None and source.kind != 'table': raise ValueError(f'--head is for tables; this is read as kind {source.kind!r}')
     _say(str(source), *source.settings.get('notes', []))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import SPLITS, atomic_path, decode_name, encode_name, number_repeats
-from .tables import (choose_column, feature_notes, feature_table, find_encoding, is_table, label_candidates, read_splits, read_table, split_column, split_of,
+from .tables import (choose_column, feature_notes, feature_table, find_encoding, is_table, label_candidates, read_labels, read_splits, read_table, split_column, split_of,
                               text_candidates)
 
 # %% ../nbs/01_data.ipynb #00000006
@@ -31,8 +31,14 @@ class Source:
     cat:list = field(default_factory=list) # Features that are categories; the others are numbers
 
     @property
+    def multi_label(self):
+        "Whether an item can have several classes; its `given_label` is a tuple of them."
+        return 'label_delim' in self.settings
+
+    @property
     def given(self):
-        "Class number of each item, (n,), −1 where there is none."
+        "Class number of each item, (n,), −1 where there is none; multi-label: 0/1, (n, K)."
+        if self.multi_label: return np.array([[v in (o or ()) for v in self.vocab] for o in self.frame.given_label], dtype=np.int64)
         number = {v: i for i, v in enumerate(self.vocab)}
         return np.array([number.get(o, -1) for o in self.frame.given_label], dtype=np.int64)
 
@@ -59,13 +65,17 @@ def item_path(
     return Path(root)/name
 
 # %% ../nbs/01_data.ipynb #0000000b
+def _flat(labels):
+    "The classes that were given, from names, tuples of names, and None."
+    return [c for o in labels if o is not None for c in (o if isinstance(o, tuple) else [o])]
+
 def _as_source(root, path, split, label, ident, settings, kind='image'):
     "A `Source` from columns; `ident` tells which rows are one file, `label` is None where there is none."
     item, _ = number_repeats([encode_name(o) for o in path])
     text = lambda o: pd.Series(list(o), dtype=object)
     frame = pd.DataFrame(dict(item=text(item), path=text(path), split=text(split), given_label=text(label), group=pd.factorize(text(ident))[0]))
-    vocab = sorted({o for o in label if o is not None})
-    if len(vocab) < 2:
+    vocab = sorted(set(_flat(label)))
+    if len(vocab) < 1 + ('label_delim' not in settings):
         found = f'there is only one class, {vocab[0]!r}' if vocab else 'no item has a label'
         raise ValueError(f"{settings['source']}: {found}; wrong labels can be found among two classes or more")
     settings['repeated'] = len(frame) - frame.group.nunique()
@@ -206,17 +216,6 @@ def _relative(path, roots):
     r = next((r for r in roots if path.startswith(r) and '..' not in path), '')
     return Path(path[len(r):].lstrip(os.sep) if r else path).as_posix()
 
-
-def _labels(d, label_col, split, drop_unlabelled, source):
-    "Label of each row, None where there is none, and the rows to keep."
-    label = [encode_name(o) if o.strip() and s != 'unlabelled' else None for o, s in zip(d[label_col], split)]
-    no_label = np.array([o is None and s != 'unlabelled' for o, s in zip(label, split)])
-    if no_label.any() and not drop_unlabelled:
-        raise ValueError(f'{source}: {no_label.sum():,} of {len(d):,} rows have no label in column {label_col!r}, the first is row {no_label.argmax()}: '
-                         'label them, or leave them out with drop_unlabelled')
-    if no_label.all(): raise ValueError(f'{source}: no row has a label in column {label_col!r}')
-    return label, np.flatnonzero(~no_label)
-
 def _read_files(d, root, item_col, label_col, valid_col, split_col, drop_unlabelled, settings):
     "A `Source` from a table of paths."
     source, notes = settings['source'], settings['notes']
@@ -225,7 +224,7 @@ def _read_files(d, root, item_col, label_col, valid_col, split_col, drop_unlabel
     split = read_splits(d, chosen, flags, source, notes)
     label_col = choose_column(d, label_col, 'labels', 'label_col', label_candidates(d, [item_col, *([chosen, valid_col] if chosen else [])]), source, notes)
     if (no_path := d[item_col].eq('').to_numpy()).any(): raise ValueError(f'{source}: {no_path.sum():,} rows have no path in column {item_col!r}, the first is row {no_path.argmax()}')
-    label, keep = _labels(d, label_col, split, drop_unlabelled, source)
+    label, keep = read_labels(d, label_col, split, drop_unlabelled, source, settings.get('label_delim'))
     found = [_locate(root, p) for p in d[item_col].iloc[keep]]
     roots = [r.rstrip(os.sep) + os.sep for r in (os.path.abspath(root), os.path.realpath(root))]
     files, missing = [_relative(p, roots) for p, _ in found], sum(k is None for _, k in found)
@@ -257,6 +256,7 @@ def _read_table_source(path, kind, root, item_col, label_col, text_col, valid_co
     if wrong := [k for k in given if given[k] and k not in dict(image=['item_col'], text=['text_col'], table=['cat', 'cont', 'ignore'])[kind]]:
         raise ValueError(f"{settings['source']}: read as kind {kind!r}, which has no {wrong[0]}")
     if kind == 'image': return _read_files(read_table(path, as_files), root, item_col, label_col, valid_col, split_col, drop_unlabelled, settings)
+    if kind == 'table' and 'label_delim' in settings: raise ValueError(f"{settings['source']}: read as a table of features, whose rows have one label; several (label_delim) are for images and texts")
     settings['notes'].append('read as texts' if kind == 'text' else 'read as a table of features')
     if bytes_are not in (None, encoding, 'utf-8'): settings['notes'].append(f'it is not UTF-8 and was read as {bytes_are}, unless `encoding` says otherwise')
     return _read_rows(path, read_table(path, bytes_are, nrows=200), bytes_are, kind, text_col, label_col, valid_col, split_col, (cat, cont, ignore), drop_unlabelled, settings)
@@ -271,7 +271,7 @@ def _read_rows(path, head, encoding, kind, text_col, label_col, valid_col, split
     if label_col in taken: raise ValueError(f'{source}: column {label_col!r} cannot be the label and something else (label_col)')
     d = read_table(path, encoding, as_text=[label_col, *taken])
     split = read_splits(d, chosen, flags, source, notes)
-    label, keep = _labels(d, label_col, split, drop_unlabelled, source)
+    label, keep = read_labels(d, label_col, split, drop_unlabelled, source, settings.get('label_delim'))
     _check_classes([label[i] for i in keep], label_col, source)
     t = feature_table(d.drop(columns=[label_col, *taken]), [o or '' for o in label], *features, source) if kind == 'table' else None
     if t: notes += feature_notes(t)
@@ -288,7 +288,7 @@ def _same_rows(rows, t):
 
 def _check_classes(label, label_col, source):
     "Labels that differ from row to row are no classes."
-    n = Counter(o for o in label if o is not None)
+    n = Counter(_flat(label))
     if len(n) > 1 and max(n.values()) == 1: raise ValueError(f'{source}: every class in column {label_col!r} has a single row: nothing can be learnt about any of them')
     if len(n) > 10 and 2*len(n) > sum(n.values()): raise ValueError(f'{source}: column {label_col!r} has {len(n):,} different values in {sum(n.values()):,} rows: these are no classes')
 
@@ -308,15 +308,17 @@ def read_source(
     cont=(), # Features that are numbers, whatever they look like
     ignore=(), # Columns that are no features
     encoding:str|None=None, # Encoding of a CSV; default UTF-8 where it is, else Windows' Western
+    label_delim:str|None=None, # What stands between the labels of an item that can have several, as in fastai's `ColReader`; default one label each
 )->Source: # Items, splits and labels
     "Read the items and labels of a folder or a table, without opening any image."
     path = Path(path)
     if kind not in (None, *KINDS): raise ValueError(f"kind must be 'image', 'text' or 'table'; got {kind!r}")
     if not path.exists(): raise ValueError(f'{encode_name(path)} is not there')
-    settings = dict(source=encode_name(path), notes=[], dropped=0, missing=0, passed_over={})
+    settings = dict(source=encode_name(path), notes=[], dropped=0, missing=0, passed_over={}, **({} if label_delim is None else dict(label_delim=label_delim)))
+    if label_delim == '': raise ValueError('label_delim must be what stands between two labels, such as a space; got nothing')
     if path.is_dir():
-        if any((item_col, label_col, split_col, root, text_col, cat, cont, ignore, encoding)):
-            raise ValueError(f'{encode_name(path)} is a folder: item_col, label_col, text_col, split_col, cat, cont, ignore, encoding and root belong to tables')
+        if any((item_col, label_col, split_col, root, text_col, cat, cont, ignore, encoding, label_delim)):
+            raise ValueError(f'{encode_name(path)} is a folder: item_col, label_col, label_delim, text_col, split_col, cat, cont, ignore, encoding and root belong to tables')
         if kind not in (None, 'image'): raise ValueError(f'{encode_name(path)} is a folder, whose items are images; kind={kind!r} belongs to tables')
         return _read_folder(path, label_from, drop_unlabelled, settings)
     if not is_table(path.name): raise ValueError(f'{encode_name(path)} is neither a folder nor a .csv, .tsv, .txt or .parquet file')

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from .data import item_path
+from .multilabel import named_labels
 
 # %% ../nbs/12_interpret.ipynb #00000007
 def _as_image(o):
@@ -186,10 +187,10 @@ def select_suspects(
     k:int|None=None, # How many at most; default all
     split=None, # Only those of this split (or of these)
 )->pd.DataFrame: # Rows of the table, in its order: worst first
-    "The first issues of a table."
+    "The first issues of a table; in multi-label data the labels say `dog` and `no dog`."
     keep = issues.is_label_issue.to_numpy(bool)
     if split is not None: keep = keep & issues['split'].isin([split] if isinstance(split, str) else list(split)).to_numpy()
-    return issues[keep][:k]
+    return named_labels(issues[keep][:k])
 
 def _columns(n):
     "Columns for n tiles: about a square, with few places left empty, 8 at most."

@@ -8,14 +8,14 @@ __all__ = ['small_net', 'small_learner', 'text_learner', 'table_learner']
 # %% ../nbs/08c_learners.ipynb #00000002
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import LabelSmoothingCrossEntropyFlat
+from fastai.losses import BCEWithLogitsLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.layers import ConvLayer, Flatten
-from fastai.metrics import accuracy
+from fastai.metrics import accuracy, accuracy_multi
 from fastai.tabular.learner import tabular_learner
 from torch import nn
 
 from .features import load_backbone
-from .loaders import class_names
+from .loaders import class_names, is_multi_label
 
 # %% ../nbs/08c_learners.ipynb #00000005
 def small_net(
@@ -31,7 +31,7 @@ def small_learner(
     dls, # fastai DataLoaders of images
     arch:str|None=None, # Name of a timm model; default `small_net`
     weights=None, # Checkpoint file for it
-    label_smoothing:float=.1, # Share of the label that is spread over all classes: the network learns the wrong ones less eagerly
+    label_smoothing:float=.1, # Share of the label that is spread over all classes: the network learns the wrong ones less eagerly; none where an item can have several
 )->Learner: # Ready to fit
     "A learner for one fold: the small network, or a model of timm with a new classifier."
     K = len(class_names(dls))
@@ -39,6 +39,7 @@ def small_learner(
     else:
         body = load_backbone(arch, weights).model.requires_grad_(True)
         model = nn.Sequential(body, nn.Dropout(.3), nn.Linear(body.num_features if not hasattr(body, 'head_hidden_size') else body.head_hidden_size or body.num_features, K))
+    if is_multi_label(dls.train_ds): return Learner(dls, model, loss_func=BCEWithLogitsLossFlat(), metrics=accuracy_multi)
     return Learner(dls, model, loss_func=LabelSmoothingCrossEntropyFlat(eps=label_smoothing), metrics=accuracy)
 
 # %% ../nbs/08c_learners.ipynb #00000102
@@ -48,7 +49,7 @@ def text_learner(
     "A text classifier for one fold: AWD-LSTM, not pretrained."
     from fastai.text.models.awdlstm import AWD_LSTM
     from fastai.text.learner import text_classifier_learner
-    return text_classifier_learner(dls, AWD_LSTM, pretrained=False, metrics=accuracy)
+    return text_classifier_learner(dls, AWD_LSTM, pretrained=False, metrics=accuracy_multi if is_multi_label(dls.train_ds) else accuracy)
 
 def table_learner(
     dls, # fastai tabular DataLoaders

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['tabular_target', 'item_names', 'class_names', 'given_labels', 'is_multi_label', 'join_labels', 'subset', 'plain_dl',
-           'fold_dls', 'readable', 'Relabel', 'check_relabelled', 'relabel_dls', 'source_splits', 'source_dls',
-           'ds_split', 'learner_probs']
+           'fold_dls', 'readable', 'Relabel', 'check_relabelled', 'relabel_dls', 'source_splits', 'label_tfms',
+           'label_type', 'source_dls', 'ds_split', 'learner_probs']
 
 # %% ../nbs/02_loaders.ipynb #00000002
 import os
@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
-from fastai.data.transforms import Categorize, ColReader, IntToFloatTensor, Normalize, ToTensor
+from fastai.data.transforms import Categorize, ColReader, IntToFloatTensor, MultiCategorize, Normalize, OneHotEncode, ToTensor
 from fastai.learner import Learner
 from fastai.tabular.core import Tabular
-from fastai.torch_core import TensorCategory, TensorImage, default_device
+from fastai.torch_core import TensorCategory, TensorImage, TensorMultiCategory, default_device
 from fastai.vision.core import PILImage
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -239,6 +239,21 @@ def source_splits(
     splits = [np.flatnonzero(has & (src.frame.split == s).to_numpy()) for s in ('train', 'valid', 'test')]
     return splits[:2 + (len(splits[2]) > 0)], np.flatnonzero(~has)
 
+def _class_list(row): return list(row.given_label)
+
+def label_tfms(
+    src, # A `Source`
+)->list: # Transforms of a row of its frame
+    "What makes the targets of a source."
+    if src.multi_label: return [_class_list, MultiCategorize(vocab=src.vocab), OneHotEncode(len(src.vocab))]
+    return [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)]
+
+def label_type(
+    src, # A `Source`
+)->type: # `TensorCategory`, or `TensorMultiCategory`
+    "The type of its targets."
+    return TensorMultiCategory if src.multi_label else TensorCategory
+
 def source_dls(
     src, # A `Source` of images
     size:int=160, # Side that images are squeezed to, in pixels
@@ -249,12 +264,12 @@ def source_dls(
     f, (splits, rest) = src.frame.assign(file=pd.Series([os.fspath(o) for o in src.files()], dtype=object)).set_index('item'), source_splits(src)
     # without set-up, which reads the first image, be it broken or not
     x = TfmdLists(f, [ColReader('file'), _ReadOnce(size, len(f))], splits=splits, do_setup=False, types=[pd.Series, str, PILImage])
-    y = TfmdLists(f, [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)], splits=splits, do_setup=False, types=[pd.Series, str, TensorCategory])
+    y = TfmdLists(f, label_tfms(src), splits=splits, do_setup=False, types=[pd.Series, str, label_type(src)])
     dsets = Datasets(tls=[x, y])
     parts = [dsets.subset(i) for i in range(len(splits))] + ([Datasets(tls=[x._new(f.iloc[rest], split_idx=1)])] if len(rest) else [])
     batch = [IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3), *L(batch_tfms)]
     dls = [TfmdDL(d, bs=2*bs if i else bs, shuffle=not i, drop_last=not i and len(d) > bs, num_workers=0, after_item=[ToTensor()], after_batch=batch) for i, d in enumerate(parts)]
-    for dl in dls: dl._n_inp, dl._types = 1, {tuple: [TensorImage, TensorCategory][:len(dl.dataset.tls)]}
+    for dl in dls: dl._n_inp, dl._types = 1, {tuple: [TensorImage, label_type(src)][:len(dl.dataset.tls)]}
     return DataLoaders(*dls, path=src.root, device=default_device())
 
 # %% ../nbs/02_loaders.ipynb #0000001c

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import Categorize, ColReader, Normalize
+from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
+from fastai.data.transforms import ColReader, Normalize
 from fastai.tabular.core import Categorify, FillMissing, Tabular, TabularPandas
 from fastai.tabular.data import TabularDataLoaders
-from fastai.torch_core import TensorCategory, default_device
+from fastai.torch_core import default_device
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
@@ -27,7 +27,7 @@ from torch import nn
 from .core import optional_import
 from .features import Backbone, in_parts
 from .identity import digest
-from .loaders import source_splits
+from .loaders import label_tfms, label_type, source_splits
 
 # %% ../nbs/05b_rows.ipynb #00000006
 def ds_kind(
@@ -180,7 +180,7 @@ def text_dls(
     "DataLoaders over the texts of a source, in its order."
     f, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), source_splits(src)
     x = TfmdLists(f, [ColReader('text')], splits=splits, do_setup=False, types=[pd.Series, str])
-    y = TfmdLists(f, [ColReader('given_label'), Categorize(vocab=src.vocab, sort=False)], splits=splits, do_setup=False, types=[pd.Series, str, TensorCategory])
+    y = TfmdLists(f, label_tfms(src), splits=splits, do_setup=False, types=[pd.Series, str, label_type(src)])
     dsets = Datasets(tls=[x, y])
     parts = [dsets.subset(i) for i in range(len(splits))] + ([Datasets(tls=[x._new(f.iloc[rest], split_idx=1)])] if len(rest) else [])
     return DataLoaders(*[TfmdDL(d, bs=bs, num_workers=0) for d in parts], path=src.root)
@@ -213,8 +213,9 @@ def network_dls(
     try: from fastai.text.data import TextBlock
     except ImportError as e: raise ImportError(f'{e.name} is needed to cut texts into words and is not installed. Install it with: pip install {e.name}') from e
     df, (splits, rest) = src.frame.assign(text=src.rows.text.to_numpy()).set_index('item'), source_splits(src)
-    n = len(splits[0])
-    block = DataBlock((TextBlock.from_df('text'), CategoryBlock(vocab=src.vocab, sort=False)), get_x=ColReader('text'), get_y=ColReader('given_label'),
+    if src.multi_label: df['given_label'] = [None if o is None else list(o) for o in df.given_label]   # fastai takes a tuple for several items
+    n, target = len(splits[0]), MultiCategoryBlock(vocab=src.vocab) if src.multi_label else CategoryBlock(vocab=src.vocab, sort=False)
+    block = DataBlock((TextBlock.from_df('text'), target), get_x=ColReader('text'), get_y=ColReader('given_label'),
                       splitter=lambda o: (list(range(n)), list(range(n, len(o)))))
     dls = block.dataloaders(df.iloc[np.concatenate(splits[:2])], bs=bs, num_workers=0, path=src.root)
     more = [dls.test_dl(df.iloc[o], with_labels=o is not rest) for o in (*splits[2:], rest) if len(o)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['is_table', 'find_encoding', 'read_table', 'choose_column', 'label_candidates', 'text_candidates', 'split_of',
-           'split_column', 'read_splits', 'FeatureTable', 'as_number', 'feature_table', 'feature_notes', 'row_evidence',
-           'show_rows']
+           'split_column', 'read_splits', 'read_labels', 'FeatureTable', 'as_number', 'feature_table', 'feature_notes',
+           'row_evidence', 'show_rows']
 
 # %% ../nbs/00b_tables.ipynb #00000002
 import codecs, os, re, warnings
@@ -188,6 +188,28 @@ def read_splits(
         raise ValueError(f"{source}: column {chosen!r} must hold {'True or False' if flags else 'train, valid, test or unlabelled'}; got {d[chosen][s.isna()].iloc[0]!r}")
     notes.append(f'splits are taken from column {chosen!r}')
     return list(s)
+
+# %% ../nbs/00b_tables.ipynb #00100000
+def read_labels(
+    d:pd.DataFrame, # A table with its labels as text
+    label_col:str, # Their column
+    split, # Split of each row
+    drop_unlabelled:bool, # Whether to leave out rows without a label
+    source:str, # The table's name
+    delim:str|None=None, # What stands between the labels of an item that can have several
+)->tuple: # Label of each row, None where there is none; with `delim` a tuple, empty where the item has no class; rows to keep
+    "The label of each row."
+    if delim is not None:
+        if not d[label_col].str.contains(delim, regex=False).any(): raise ValueError(f'{source}: no cell of column {label_col!r} holds {delim!r}: give what stands between two labels (label_delim)')
+        names = lambda o: tuple(sorted({encode_name(c.strip()) for c in o.split(delim)} - {''}))
+        return [None if s == 'unlabelled' else names(o) for o, s in zip(d[label_col], split)], np.arange(len(d))
+    label = [encode_name(o) if o.strip() and s != 'unlabelled' else None for o, s in zip(d[label_col], split)]
+    no_label = np.array([o is None and s != 'unlabelled' for o, s in zip(label, split)])
+    if no_label.any() and not drop_unlabelled:
+        raise ValueError(f'{source}: {no_label.sum():,} of {len(d):,} rows have no label in column {label_col!r}, the first is row {no_label.argmax()}: '
+                         'label them, or leave them out with drop_unlabelled')
+    if no_label.all(): raise ValueError(f'{source}: no row has a label in column {label_col!r}')
+    return label, np.flatnonzero(~no_label)
 
 # %% ../nbs/00b_tables.ipynb #0000000f
 @dataclass
