@@ -1,7 +1,7 @@
 """How many labels are wrong: the cut-off of `find_label_issues` beside cleanlab's, over a grid of data sets, kinds of noise and models.
 
     python benchmarks/cutoff.py make  [--sets mnist …] [--models features-3 …] [--seeds 0 1 2]    # out-of-fold probabilities, kept in --work; goes on where it was stopped
-    python benchmarks/cutoff.py score [--sets …]                                                   # every rule on all that is there, rows into benchmarks/cutoff.csv
+    python benchmarks/cutoff.py score [--sets …] [--again]                                         # every rule on what is not yet scored (on all), rows into benchmarks/cutoff.csv
     python benchmarks/cutoff.py table                                                              # the summary of the rows
 
 Sets: digits (scikit-learn's 1,797), mnist (3,000 items), and 5,000 each of cifar10-a (index 0 to 24,999), imagenette and cifar10-b (25,000 to 49,999). The rule was chosen on
@@ -183,6 +183,7 @@ def main():
     p.add_argument('--sets', nargs='*', default=SETS); p.add_argument('--noise', nargs='*', default=NOISE)
     p.add_argument('--models', nargs='*', default=MODELS); p.add_argument('--seeds', nargs='*', type=int, default=range(3))
     p.add_argument('--work', type=Path, default=Path('~/.cache/fastclean-cutoff').expanduser(), help='where probabilities and features are kept')
+    p.add_argument('--again', action='store_true', help='score cells anew that are in the table')
     a = p.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     if a.what == 'make':
@@ -191,8 +192,13 @@ def main():
             if not cell_file(a.work, *c).exists(): make(*c, a.work)
     if a.what == 'score':
         warnings.simplefilter('ignore')
-        files = [f for c in cells(a) if (f := cell_file(a.work, *c)).exists()]
-        pd.DataFrame([r for f in files for r in score(f)]).to_csv(HERE/'cutoff.csv', index=False)
+        out = HERE/'cutoff.csv'
+        rows = [] if a.again or not out.exists() else pd.read_csv(out).to_dict('records')
+        done = {(r['set'], r['noise'], r['seed'], r['model']) for r in rows}
+        for c in cells(a):
+            if c in done or not (f := cell_file(a.work, *c)).exists(): continue
+            rows += score(f)
+            pd.DataFrame(rows).sort_values(['set', 'noise', 'seed', 'model'], kind='stable').to_csv(out, index=False)
     if a.what != 'make':
         d = pd.read_csv(HERE/'cutoff.csv')
         for title, sets in (('chosen on', TUNED), ('reported on', REPORTED)):
