@@ -18,5 +18,6 @@ from .find import *
 from .oddities import *
 from .datalab import to_datalab
 from .health import *
+from .multilabel import item_issues
 from .interpret import *
 from .report import *
