@@ -75,6 +75,12 @@ def _short_name(learner_fn, learn):
     return f"{getattr(learner_fn.func, '__name__', type(learner_fn.func).__name__)}({', '.join(named)})"
 
 # %% ../nbs/08_kfold.ipynb #0000000e
+def _with_valid(dls):
+    "With an empty validation set, and with what the user has set, such as `c`."
+    new = type(dls)(dls.train, dls.train.new(subset(dls.train_ds, [], 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
+    for k, v in vars(dls).items(): vars(new).setdefault(k, v)
+    return new
+
 class KFoldLearner:
     "Trains a learner for each fold and predicts every item out-of-fold."
     def __init__(self,
@@ -94,7 +100,7 @@ class KFoldLearner:
         if not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed must be a whole number from 0; got {seed!r}')
         if not isinstance(rounds, (int, np.integer)) or rounds < 1: raise ValueError(f'rounds must be a whole number from 1; got {rounds!r}')
         if rounds > 1 and strict and n_splits == 2: raise ValueError('strict rounds leave out two folds at a time, so that they need 3 or more: give a larger n_splits, or strict=False')
-        if len(dls.loaders) == 1: dls = type(dls)(dls.train, dls.train.new(subset(dls.train_ds, [], 1), shuffle=False, drop_last=False), path=dls.path, device=dls.device)
+        if len(dls.loaders) == 1: dls = _with_valid(dls)
         self.dls, self.learner_fn, self.n_splits, self.tag, self.seed, self.rounds, self.strict = dls, learner_fn, n_splits, tag, int(seed), int(rounds), bool(strict)
         self.vocab, labels = class_names(dls), given_labels(dls.train_ds)
         if labels.ndim == 1 and labels.max(initial=-1) >= len(self.vocab): raise ValueError(f'there are targets up to {labels.max()} and {len(self.vocab)} classes: fastclean works on classification data')

@@ -79,7 +79,7 @@ class ItemIds(Callback):
     order, run_valid = -8, False # after `TrainEvalCallback`, before whatever asks for the items
     def before_train(self):
         "Let the loader number its batches for this epoch."
-        self._numbers = _Numbers(getattr(self.learn.dl, 'dl', self.learn.dl) if type(self.learn.dl).__name__ == 'DistributedDL' else self.learn.dl)
+        self._numbers = _Numbers(vars(self.learn.dl).get('dl', self.learn.dl))   # a `DistributedDL` deals out the batches of another
 
     def after_fit(self):
         "Give the loader back as it was; the same after an epoch, and where an epoch or a fit is cancelled."
@@ -176,16 +176,12 @@ class SoftTargets(ItemCallback):
         if targets is None and weights is None: raise ValueError('SoftTargets needs targets, weights or both')
         self.targets, self.weights, self.used = targets, weights, 0
 
-    def before_fit(self):
-        "See whether they fit the training set."
-        super().before_fit()
+    def before_train(self):
+        "See whether they fit the training set, and make the loss one that takes soft targets."
         n, K = len(self.dls.train_ds), len(class_names(self.dls)) if self.targets is None else None
         t = None if self.targets is None else check_pred_probs(as_array(self.targets), n)
         w = np.ones(n, np.float32) if self.weights is None else _check_weights(self.weights, n)
         self._t, self._w, self._k = None if t is None else torch.as_tensor(t), torch.as_tensor(w), K
-
-    def before_train(self):
-        "Make the loss one that takes soft targets."
         if not isinstance(self.learn.loss_func, SoftLoss): self.learn.loss_func = SoftLoss(self.learn.loss_func)
 
     def before_batch(self):

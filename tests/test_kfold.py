@@ -233,9 +233,9 @@ def test_plain_torch_datasets():
     assert p.items[59] == '59' and p.items[60] == 'valid/0' and p.items[80] == 'test/0'
 
 def test_no_validation_set():
-    tfms = [[pixels], [digit, Categorize()]]
-    for dls in (DataLoaders(arrays().train), Datasets(range(N), tfms).dataloaders(bs=16, num_workers=0)):
-        p = KFoldLearner(dls, small, n_splits=3).run(nothing).predictions()
+    tfms, torchs = [[pixels], [digit, Categorize()]], DataLoaders(TfmdDL([(X[i], int(Y[i])) for i in range(N)], bs=16, num_workers=0)); torchs.c = CLASSES
+    for dls in (DataLoaders(arrays().train), Datasets(range(N), tfms).dataloaders(bs=16, num_workers=0), torchs):
+        p = KFoldLearner(dls, partial(small, loss_func=CrossEntropyLossFlat()), n_splits=3).run(nothing).predictions()
         assert set(p.split) == {'train'} and len(p) == len(dls.train_ds)
 
 def test_from_block(folder):

@@ -314,3 +314,23 @@ def test_with_other_callbacks():
     ((None, -np.ones(60)), 'at least 0'), ((None, np.zeros(60)), 'not all 0'), ((None, np.full(60, np.nan)), 'finite'), ((np.eye(4)[[0]*60],), r'predictions of shape \(8, 3\) and soft targets of shape \(8, 4\)')])
 def test_what_does_not_fit(args, match):
     with pytest.raises(ValueError, match=match): trained(SoftTargets(*args))
+
+def test_an_exported_learner(tmp_path):
+    from fastai.learner import load_learner
+    learn = trained(SoftTargets(HOT))
+    learn.export(tmp_path/'l.pkl')
+    again = load_learner(tmp_path/'l.pkl')
+    assert torch.allclose(again.get_preds(dl=again.dls.test_dl([3, 4]))[0], learn.get_preds(dl=learn.dls.test_dl([3, 4]))[0])
+
+def test_a_distributed_loader():
+    "The half of the batches that one of two processes gets: its items are those of the whole training set."
+    pytest.importorskip('accelerate')
+    from fastai.distributed import DistributedDL
+    class Alone(DistributedDL):
+        def _broadcast(self, t, rank): return list(t)
+    class Wrap(Callback):
+        order = -20
+        def before_train(self): self.learn.dl = Alone(self.learn.dl, 1, 2)
+    look, dls = Look(), numbers()
+    quietly(flat(dls, cbs=[look, Wrap()]))
+    assert len(look.seen) == 6 and all((ids == x[:, 0]).all() for ids, x, _ in look.seen) and 'do_item' not in vars(dls.train)
