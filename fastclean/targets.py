@@ -161,9 +161,15 @@ class SoftLoss(GetAttr):
         return expected_loss(self.loss_func, pred.as_subclass(torch.Tensor), targ.as_subclass(torch.Tensor)) if targ.is_floating_point() else self.loss_func(pred, targ, **kwargs)
 
     @property
-    def reduction(self): return self.loss_func.reduction
+    def reduction(self)->str: # 'mean', 'sum' or 'none'
+        "How the loss is reduced."
+        return self.loss_func.reduction
     @reduction.setter
-    def reduction(self, v): self.loss_func.reduction = v
+    def reduction(self,
+        v:str, # 'mean', 'sum' or 'none'
+    ):
+        "Change it, in the loss itself."
+        self.loss_func.reduction = v
 
 # %% ../nbs/06b_targets.ipynb #0000000e
 class SoftTargets(ItemCallback):
