@@ -56,6 +56,7 @@ class FeatureFolds:
         if rounds is None: rounds = 1 if self.kind == 'table' else 3
         if self.kind == 'table': neighbours = 0
         if rounds < 1: raise ValueError(f'rounds must be 1 or more; got {rounds}')
+        if n_splits < 3: raise ValueError(f'n_splits must be 3 or more; got {n_splits}: inside each fold, the settings are chosen on the others')
         self.dls, self.backbone, self.weights, self.head, self.n_splits, self.rounds = dls, backbone, weights, head, n_splits, rounds
         self.neighbours, self.groups, self.tag, self.seed, self.image_size = neighbours, groups, tag, seed, image_size
         self._tmp = None if cache else tempfile.TemporaryDirectory(prefix='fastclean-')

@@ -194,3 +194,6 @@ def test_interrupted_features_go_on(tmp_path):
     with cache.open(): x, _ = image_features(lambda i: asked.append(i) or images[i], 40, b, 32, cache=cache, chunk=10)
     assert min(asked) == 20
     assert np.array_equal(x, image_features(lambda i: images[i], 40, b, 32, chunk=10)[0])
+
+def test_two_folds_are_too_few(folder, features):
+    with pytest.raises(ValueError, match='n_splits must be 3 or more; got 2'): folds(folder, features, n_splits=2)
