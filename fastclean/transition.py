@@ -82,8 +82,9 @@ def posterior(
     sharpen:float=2., # Power that the probabilities are raised to
 )->np.ndarray: # P(true = k | item, given label), (n, K) float32, rows sum to 1
     "Posterior over the true label by Bayes' rule."
-    w, y, T = _power(np.asarray(pred_probs), sharpen), np.asarray(given_label), np.ascontiguousarray(np.asarray(T, dtype=np.float32).T)
+    w, y, T = _power(np.asarray(pred_probs), sharpen), np.asarray(given_label), np.asarray(T, dtype=np.float32).T   # a row for each given label
     has = y >= 0
+    if len(y) > len(T): T = np.ascontiguousarray(T)
     if has.all(): w *= T[y]
     else: w[has] *= T[y[has]]
     w /= np.maximum(_row_sums(w), 1e-30)
