@@ -190,7 +190,7 @@ PRED, Y, W = torch.randn(16, 5), torch.randint(0, 5, (16,)), torch.rand(5)
 SOFT = torch.softmax(torch.randn(16, 5), 1)
 
 @pytest.mark.parametrize('loss', [f(**kw) for f in (CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat, FocalLossFlat) for kw in (dict(), dict(weight=W), dict(reduction='sum'), dict(reduction='none', weight=W))] +
-    [CrossEntropyLossFlat(label_smoothing=.3), CrossEntropyLossFlat(label_smoothing=.3, weight=W), LabelSmoothingCrossEntropyFlat(eps=.4), nn.CrossEntropyLoss(weight=W), F.cross_entropy], ids=lambda o: str(o)[:50])
+    [CrossEntropyLossFlat(label_smoothing=.3), CrossEntropyLossFlat(label_smoothing=.3, weight=W), LabelSmoothingCrossEntropyFlat(eps=.4), nn.CrossEntropyLoss(weight=W), F.cross_entropy], ids=lambda o: getattr(o, '__name__', str(o))[:50])
 def test_one_hot_targets_are_labels(loss):
     def value(f):
         p = PRED.clone().requires_grad_()
