@@ -162,8 +162,8 @@ def _voices(y, p, known):
         T = estimate_transition(y, p, t, max_iter=40, known=known, start=T)
         w = sharpen_probs(p, t)*T.T[y]
         total = w.sum(1)
-        lik.append(np.log(total[~sure], dtype=np.float64).sum())
-        count.append((2*w[np.arange(len(y)), y] < total)[~sure].sum())
+        lik.append(np.log(total, dtype=np.float64).sum())
+        count.append((2*w[np.arange(len(y)), y] < total).sum())
         answers.append(np.log(np.maximum(w[sure, known[sure]]/total[sure], .1), dtype=np.float64).sum())
     return np.array(lik), np.maximum.accumulate(count), np.array(answers)
 
@@ -196,7 +196,7 @@ def plausible_sharpening(
     power_for = lambda k: float(np.exp(np.interp(k, count + 1e-6*np.arange(len(GRID)), np.log(GRID))))
     low, best = sorted((likeliest, power_for(least + (most - least)*apart)))
     if (known >= 0).any():   # what a person has checked decides, the more the more of it; an answer may be wrong, too
-        best = float(GRID[(answers - 4*np.log2(GRID/best)**2).argmax()])
+        best = float(GRID[(answers - 16*np.log2(GRID/best)**2).argmax()])
     return Sharpening(min(low, best), best, 1.5*best)
 
 # %% ../nbs/04_transition.ipynb #00100007
