@@ -66,7 +66,7 @@ def estimate_transition(
         open_ = open_ & ~sure
     rows = [(j, Q) for j, Q in enumerate(_by_label(y[open_], sharpen_probs(p[open_], sharpen))) if len(Q)]
     prior, A = np.ascontiguousarray(prior.T), np.ascontiguousarray((_start(K) if start is None else start).T)   # T on its side: a row for each given label
-    for _ in range(max_iter):
+    for _ in range(min(max_iter, max(5, 2*10**9//K**2))):   # thousands of classes: as many steps as there is time for
         new = prior.copy()
         for j, Q in rows: new[j] += A[j]*((1/np.maximum(Q@A[j], 1e-20))@Q)
         new /= new.sum(0)
