@@ -707,6 +707,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'fastclean/transition.py'),
                                       'fastclean.transition.estimate_transition': ( 'transition.html#estimate_transition',
                                                                                     'fastclean/transition.py'),
+                                      'fastclean.transition.given_sharpening': ( 'transition.html#given_sharpening',
+                                                                                 'fastclean/transition.py'),
                                       'fastclean.transition.label_likelihood': ( 'transition.html#label_likelihood',
                                                                                  'fastclean/transition.py'),
                                       'fastclean.transition.label_posterior': ( 'transition.html#label_posterior',

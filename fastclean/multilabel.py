@@ -18,7 +18,7 @@ from .core import SPLITS, FastcleanWarning, Predictions, atomic_path, to_jsonabl
 from .health import _verdict, wilson
 from .issues import _cleanlab, _spend, find_label_issues
 from .oddities import count_oddities
-from .transition import Sharpening
+from .transition import Sharpening, given_sharpening
 
 # %% ../nbs/11b_multilabel.ipynb #00000005
 def digit_collages(
@@ -58,10 +58,7 @@ def multilabel_power(
     sharpen=None, # A power of your own; default chosen from the data
 )->Sharpening: # The power, and how low and high it might be
     "The power of the posterior."
-    if isinstance(sharpen, Sharpening): return sharpen
-    if sharpen is not None:
-        if not (np.isfinite(sharpen) and sharpen > 0): raise ValueError(f'sharpen must be a positive number; got {sharpen!r}')
-        return Sharpening(sharpen/1.5, float(sharpen), sharpen*1.5)
+    if sharpen is not None: return given_sharpening(sharpen)
     has = has_labels(preds)
     return plausible_power(preds.given_label[has], preds.pred_probs[has], preds.verified[has])
 

@@ -29,7 +29,7 @@ from .loaders import class_names
 # %% ../nbs/06b_targets.ipynb #00000006
 class _Ids:
     "Numbers of a batch's items; no tensor and no sequence, so that nobody on the way touches them."
-    def __init__(self, ids): self.ids = ids
+    def __init__(self, ids): self.ids = ids # Positions in the training set
 
 class _Pipeline(Pipeline):
     "Transforms of a batch that take the numbers off first; a copy made of it is a plain `Pipeline`."
@@ -37,7 +37,7 @@ class _Pipeline(Pipeline):
 
 class _Numbers:
     "Lets a loader number its batches until `remove` is called."
-    def __init__(self, dl):
+    def __init__(self, dl): # fastai's loader of the training set
         if not isinstance(dl, DataLoader): raise ValueError(f"to know the items of a batch the training loader must be fastai's; got {type(dl).__module__}.{type(dl).__name__}")
         if dl.bs is None or not dl.indexed: raise ValueError('to know the items of a batch they must have positions and be put together by the loader: use an indexed dataset and a batch size')
         if isinstance(left := getattr(dl.do_item, '__self__', None), _Numbers): left.remove()   # of a training that was broken off
@@ -54,18 +54,18 @@ class _Numbers:
 
     def _was(self, name): return self.old.get(name) or partial(getattr(type(self.dl), name), self.dl)   # by the class: it can be sent to another process
 
-    def do_item(self, s):
+    def do_item(self, s): # Position of an item
         "An item; its number is noted if it is not skipped."
         o = self._was('do_item')(s)
         if o is not None: self.seen.append(s)
         return o
 
-    def do_batch(self, b):
+    def do_batch(self, b): # Items, in a list
         "A batch and its numbers."
         ids, self.seen = self.seen[-len(b):], []
         return self._was('do_batch')(b), _Ids(ids)
 
-    def take_off(self, after, b):
+    def take_off(self, after, b): # Transforms of a batch; the batch, with its numbers or without
         "A batch without its numbers, after its transforms; what comes without numbers passes."
         if not (isinstance(b, (tuple, list)) and len(b) and isinstance(b[-1], _Ids)): return after(b)
         b, ids = b

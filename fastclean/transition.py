@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRID', 'sharpen_probs', 'estimate_transition', 'posterior', 'posterior_blocks', 'confident_joint', 'Sharpening',
-           'plausible_sharpening', 'label_likelihood', 'split_transitions', 'label_posterior', 'anchor_transition']
+           'given_sharpening', 'plausible_sharpening', 'label_likelihood', 'split_transitions', 'label_posterior',
+           'anchor_transition']
 
 # %% ../nbs/04_transition.ipynb #00000002
 from typing import NamedTuple
@@ -174,16 +175,21 @@ def _sample(y, known, n=20_000):
     keep = known[rows] >= 0
     return np.sort(np.r_[rows[keep], np.random.default_rng(0).choice(rows[~keep], min(n, (~keep).sum()), replace=False)])
 
+def given_sharpening(
+    sharpen, # A positive number, or a `Sharpening`
+)->Sharpening: # The power, and how low and high it might be
+    "A power of the user's own."
+    if isinstance(sharpen, Sharpening): return sharpen
+    if not (np.isfinite(sharpen) and sharpen > 0): raise ValueError(f'sharpen must be a positive number; got {sharpen!r}')
+    return Sharpening(sharpen/1.5, float(sharpen), sharpen*1.5)
+
 def plausible_sharpening(
     preds, # `Predictions`, or labels, (n,)
     pred_probs=None, # Out-of-sample probabilities, (n, K), where labels are given
     sharpen=None, # A power of your own; default chosen from the data
 )->Sharpening: # The power, and how low and high it might be
     "Choose the power from the likelihood of the labels and from the confident joint."
-    if isinstance(sharpen, Sharpening): return sharpen
-    if sharpen is not None:
-        if not (np.isfinite(sharpen) and sharpen > 0): raise ValueError(f'sharpen must be a positive number; got {sharpen!r}')
-        return Sharpening(sharpen/1.5, float(sharpen), sharpen*1.5)
+    if sharpen is not None: return given_sharpening(sharpen)
     y, p, _, known = _unpack(preds, pred_probs)
     rows = _sample(y, known)
     if len(rows) < 5*p.shape[1]: return Sharpening(1., 2., 3.)   # too few items per class to estimate anything
