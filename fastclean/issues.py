@@ -158,7 +158,7 @@ def find_label_issues(
     label_score[has] = post.given[has] if score == 'posterior' else _cleanlab_score(y, p, score)
     issue &= ~preds.verified
     order = np.lexsort((label_score, ~issue))   # stable: ties stay in the order of the record; NaN comes last
-    if budget: order = _spend(order, np.where(has & ~preds.verified, post[['given', 'timid', 'bold']].mean(axis=1), np.inf), budget)
+    if budget: order = _spend(order, np.where(has & ~preds.verified, np.sqrt(post[['given', 'timid', 'bold']]).mean(axis=1), np.inf), budget)
     return _table(preds, post, issue, label_score).iloc[order].reset_index(drop=True)
 
 # %% ../nbs/10_issues.ipynb #00000023

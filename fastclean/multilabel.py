@@ -67,7 +67,7 @@ def _readings(preds, s):
     post = [multilabel_posterior(preds, o) for o in (s.best, s.low, s.high)]
     return post[0], [_right(preds, w) for w in post]
 
-def _right(preds, post): return np.where(preds.given_label == 1, post, 1 - post)
+def _right(preds, post): return np.clip(np.where(preds.given_label == 1, post, 1 - post), 0, 1)
 
 def _cleanlab_flags(preds, rows, filter_by, **kwargs):
     "What cleanlab's multi-label module flags; it needs classes that some items have and some have not."
@@ -119,7 +119,7 @@ def multilabel_table(
     order = np.lexsort((label_score.ravel(), ~issue.ravel()))   # stable: ties stay in the order of the record; NaN comes last
     if budget:
         open_ = np.isin(np.arange(len(preds)), rows) & ~preds.verified
-        order = _spend(order, np.where(open_[:, None], np.mean(right, 0), np.inf).ravel(), budget)
+        order = _spend(order, np.where(open_[:, None], np.mean(np.sqrt(right), 0), np.inf).ravel(), budget)
     return _long_table(preds, post, right, issue, label_score).iloc[order].reset_index(drop=True)
 
 # %% ../nbs/11b_multilabel.ipynb #00000015
