@@ -20,4 +20,5 @@ from .datalab import to_datalab
 from .health import *
 from .multilabel import item_issues
 from .interpret import *
+from .plots import *
 from .report import *

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fastclean.core import encode_name
-from fastclean.interpret import _most_confused, item_image, plot_label_health, plot_noise_matrix, plot_suspects, select_suspects, shorten, shown_name
+from fastclean.interpret import item_image, plot_suspects, select_suspects, shorten, shown_name
+from fastclean.plots import _most_confused, calibration, calibration_error, plot_calibration, plot_confident_joint, plot_label_health, plot_noise_matrix
 
 def table(n=6, **cols):
     "A table of issues, all of them marked."
