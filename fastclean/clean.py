@@ -14,7 +14,7 @@ from fastai.tabular.core import TabDataLoader, TabWeightedDL, Tabular
 from fastcore.basics import patch
 
 from .core import number_repeats
-from .correct import Plan, plan_corrections, soft_targets
+from .correct import THRESHOLD, Plan, plan_corrections, soft_targets
 from .loaders import Relabel, _item, _key, _relabel, _target_tl, class_names, ds_split, given_labels, item_names, relabel_dls, subset
 
 # %% ../nbs/12h_clean.ipynb #00000007
@@ -103,7 +103,7 @@ def _softened(dls, plan, data, vocab):
 def clean(self:DataLoaders,
     issues, # The table of `find_label_issues`, a file of corrections, or a `Plan`
     action:str='relabel', # 'relabel', 'prune', 'reweight' (weighted sampling) or 'soft' (targets for `SoftTargets`)
-    threshold:float=.95, # For 'relabel', how probable the new label must be at least; for 'prune', how probable it must be that the given one is wrong
+    threshold:float=THRESHOLD, # For 'relabel', how probable the new label must be at least, by default more than all others together; for 'prune', how probable it must be that the given one is wrong
     only:str='all', # Which issues: 'all', or 'obvious' ones
     split=None, # Split or splits that are corrected; default all
     preds=None, # `Predictions`, for 'soft'; default those of `dls.find_label_issues`

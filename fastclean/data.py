@@ -130,7 +130,7 @@ def _find_splits(root, base, folders, skipped):
     return out
 
 def _class_of(inner, label_from):
-    "Class names from the folders that each file lies in (a list of tuples, from the split's folder down), and what was chosen."
+    "Class names from the folders that each file lies in (a list of tuples, from the split's folder down), and which of them names it where there are several."
     folders, first = set(inner), {t[0] for t in inner}
     if all(len(t) == 1 for t in folders): return [t[0] for t in inner], None
     if label_from is None:
@@ -140,7 +140,7 @@ def _class_of(inner, label_from):
                                "give label_from='first', 'last' or 'path'")
     if label_from not in ('first', 'last', 'path'): raise ValueError(f"label_from must be 'first', 'last' or 'path'; got {label_from!r}")
     pick = dict(first=lambda t: t[0], last=lambda t: t[-1], path='/'.join)[label_from]
-    return [pick(t) for t in inner], f"folders lie in folders: the class is the {label_from if label_from != 'path' else 'whole'} {'name' if label_from != 'path' else 'path'}"
+    return [pick(t) for t in inner], label_from
 
 def _top(root, skipped):
     "The folder below `root` where splits or classes begin (a wrapping folder is passed through), what it holds, and the folders above."
@@ -177,12 +177,13 @@ def _folder_source(root, rows, loose, has_splits, label_from, drop_unlabelled, s
         raise ValueError(f"{settings['source']}: {len(loose):,} images lie in no class folder ({encode_name(loose[0][0])!r} is the first): put them into one, or into a "
                          "folder called 'unlabelled', or leave them out with drop_unlabelled")
     if not any(r[2] for r in rows): raise ValueError(f"{settings['source']}: its images lie in no class folder; expected a folder per class, or a table of paths and labels")
-    names, said = _class_of([r[2] for r in rows if r[2]], label_from)
+    names, which = _class_of([r[2] for r in rows if r[2]], label_from)
+    if which: settings['label_from'] = which
     names = iter(names)
     label = [encode_name(next(names)) if r[2] else None for r in rows]
     path, split, _, ident = zip(*rows)
     settings['dropped'] = len(loose)
-    settings['notes'] += ['read as a folder per class' + (' below train, valid or test folders' if has_splits else '')] + ([said] if said else [])
+    settings['notes'] += ['read as a folder per class' + (' below train, valid or test folders' if has_splits else '')] + ([f"folders lie in folders: the class is the {'whole path' if which == 'path' else f'{which} name'}"] if which else [])
     return _as_source(root, path, split, label, ident, settings)
 
 def _found_instead(root, skipped):
