@@ -919,4 +919,11 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastclean.twins.same_rows': ('twins.html#same_rows', 'fastclean/twins.py'),
                                  'fastclean.twins.same_texts': ('twins.html#same_texts', 'fastclean/twins.py'),
                                  'fastclean.twins.twin_groups': ('twins.html#twin_groups', 'fastclean/twins.py'),
-                                 'fastclean.twins.twin_of': ('twins.html#twin_of', 'fastclean/twins.py')}}}
+                                 'fastclean.twins.twin_of': ('twins.html#twin_of', 'fastclean/twins.py')},
+            'fastclean.undo': { 'fastclean.undo._check_inside': ('undo.html#_check_inside', 'fastclean/undo.py'),
+                                'fastclean.undo._last_steps': ('undo.html#_last_steps', 'fastclean/undo.py'),
+                                'fastclean.undo._left': ('undo.html#_left', 'fastclean/undo.py'),
+                                'fastclean.undo._problems': ('undo.html#_problems', 'fastclean/undo.py'),
+                                'fastclean.undo._same': ('undo.html#_same', 'fastclean/undo.py'),
+                                'fastclean.undo._undo': ('undo.html#_undo', 'fastclean/undo.py'),
+                                'fastclean.undo.undo': ('undo.html#undo', 'fastclean/undo.py')}}}

@@ -43,7 +43,7 @@ def _button(value, shown, key, cls=''):
 
 def _question(row, i, n, vocab, rng, look):
     "One item as HTML."
-    if hasattr(row, 'class_'): ask, options = f'Does this show <bdi>{_name(row.class_)}</bdi>?', [('True', 'yes'), ('False', 'no')]
+    if hasattr(row, 'class_'): ask, options = f'Is <bdi>{_name(row.class_)}</bdi> one of its classes?', [('True', 'yes'), ('False', 'no')]
     else: ask, options = 'Which class is this?', [(str(vocab[k]), _name(vocab[k])) for k in _offered(row, vocab, rng)]
     buttons = ''.join(_button(v, o, KEYS[k]) for k, (v, o) in enumerate(options)) + _button(UNSURE, 'cannot be told', '0', 'unsure')
     other = '<label class="other">another class <input list="classes" autocomplete="off" spellcheck="false"></label>' if not hasattr(row, 'class_') and len(vocab) > FEW else ''

@@ -238,3 +238,57 @@ def test_the_page_does_not_tell_the_suspects(tmp_path, data):
     cards = text[text.index('<ol'):text.index('</ol>')].split('<li class="q"')[1:]
     blank = {c.replace(f'<bdi class="small item">{i}<', '').replace(f'{k + 1} of 20', '').removeprefix(' hidden').strip() for k, (c, i) in enumerate(zip(cards, sheet['item']))}
     assert len(blank) == 1   # all questions are the same but for the item
+
+# ---- in a terminal
+@pytest.fixture
+def found(tmp_path):
+    from fastclean.issues import write_issues
+    preds, true = make(300, vocab=['ant', 'b,"ee', 'cat', '7'])
+    issues, out = find_label_issues(preds), tmp_path/'found'
+    preds.save(out/'predictions'); write_issues(issues, out/'issues.csv')
+    pd.DataFrame(dict(text=[f'the text of {k}' for k in range(300)], y='ant')).to_csv(tmp_path/'t.csv', index=False)
+    (out/'summary.json').write_text(json.dumps(dict(settings=dict(kind='text', text_col='text'))))
+    (out/'source.json').write_text(json.dumps(dict(settings=dict(source=str(tmp_path/'t.csv')))))
+    return out, preds, true, issues
+
+def run(capsys, *args):
+    from fastclean.cli import main
+    code = main(['audit', *map(str, args)])
+    return code, *capsys.readouterr()
+
+def test_command_draws_keeps_and_estimates(found, capsys):
+    out, preds, true, issues = found
+    code, said, _ = run(capsys, out, '--n', 30)
+    assert code == 0 and 'audit.html' in said and 'the text of' in (out/'audit'/'audit.html').read_text()
+    sheet = (out/'audit'/'audit.csv').read_bytes()
+    assert run(capsys, out, '--n', 30)[0] == 0 and (out/'audit'/'audit.csv').read_bytes() == sheet
+    code, _, err = run(capsys, out, '--n', 31)
+    assert code == 2 and '--force' in err and err.count('\n') == 1
+    assert run(capsys, out, '--n', 31, '--force')[0] == 0
+    d = answer(preds, true, read_audit(out/'audit'/'audit.csv', issues, preds.vocab)); d.loc[3, 'label'] = UNSURE; d.loc[4, 'label'] = None
+    write_audit(d, out.parent/'mine.csv')
+    code, said, _ = run(capsys, out, '--answers', out.parent/'mine.csv')
+    assert code == 0 and said.startswith(str(audit_result(issues, d))) and '1 of 31 have no answer' in said
+    made = json.loads((out/'audit'/'result.json').read_text())
+    assert made['precision']['low'] == audit_result(issues, d).table.low.precision
+    decided = pd.read_csv(out/'audit'/'decisions.csv', dtype=str)
+    assert len(decided) == 29 and decided.label.tolist() == [o for k, o in enumerate(d.label) if k not in (3, 4)]
+    code, said, _ = run(capsys, out)   # the answers are in place now
+    assert code == 0 and 'Of the marked labels' in said
+
+@pytest.mark.parametrize('args', [['--n', 0], ['--share', 2], ['--seed', -1], ['--answers', 'nowhere.csv']])
+def test_command_refuses_in_one_line(found, capsys, args):
+    code, _, err = run(capsys, found[0], *args)
+    assert code == 2 and err.count('\n') == 1 and 'Traceback' not in err
+
+@pytest.mark.parametrize('damage', ['summary.json', 'issues.csv', 'all'])
+def test_command_on_what_is_no_result(found, capsys, damage):
+    out = found[0]
+    if damage == 'all': out = out.parent
+    else: (out/damage).unlink()
+    code, _, err = run(capsys, out)
+    assert code == 2 and 'not a result' in err
+
+def test_command_without_the_source(found, capsys):
+    (found[0].parent/'t.csv').unlink()
+    assert run(capsys, found[0])[0] == 0 and 'cannot be read' in (found[0]/'audit'/'audit.html').read_text()
