@@ -22,3 +22,6 @@ from .multilabel import item_issues
 from .interpret import *
 from .plots import *
 from .report import *
+from .audit import audit, audit_result, confirm, read_audit, write_audit
+from .auditpage import write_audit_page
+from .losses import *
