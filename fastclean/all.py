@@ -19,6 +19,11 @@ from .oddities import *
 from .datalab import to_datalab
 from .health import *
 from .multilabel import item_issues
+from .corrections import read_corrections, write_corrections
+from .correct import clean_frame, plan_corrections
+from .clean import *
+from .copies import correct_copy, read_manifest
+from .undo import undo
 from .interpret import *
 from .plots import *
 from .report import *

@@ -35,7 +35,7 @@ def main(
 )->int: # Exit code: 0, or 2 for wrong usage or bad input
     "Run the command line."
     from fastprogress import fastprogress
-    from fastclean import auditing   # noqa: F401: its command joins the others
+    from fastclean import actions, auditing   # noqa: F401: their commands join the others
     fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
     with warnings.catch_warnings():
         warnings.simplefilter('ignore'); warnings.simplefilter('always', FastcleanWarning)

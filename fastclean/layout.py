@@ -9,6 +9,7 @@ __all__ = ['HOME', 'file_tree', 'Layout', 'folder_layout', 'table_layout']
 import os, re, stat, unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain, count
 
 from .core import decode_name, encode_name
 from .corrections import shown
@@ -51,7 +52,7 @@ def _free(path, old, taken):
     stem, ext = os.path.splitext(name)
     short = lambda o, n: os.fsdecode(os.fsencode(o)[:n])
     named = f"{short(re.sub(r'[/.]+', '_', old), 60)}_{stem}"
-    tries = (name, named + ext, *(f'{short(named, 180)}-{k}{ext}' for k in range(2, len(taken) + 4)))
+    tries = chain((name, named + ext), (f'{short(named, 180)}-{k}{ext}' for k in count(2)))
     return next(p for n in tries if len(os.fsencode(n)) <= 255 and _key(p := os.path.join(folder, n)) not in taken)
 
 # %% ../nbs/12j_layout.ipynb #00000007
@@ -68,10 +69,10 @@ def _class_places(src):
 
 def _homes(src, places):
     "Folders above each class, by split and class, the most frequent first."
-    count = {}
+    n = {}
     for p, s, o in zip(places, src.frame.split, src.frame.given_label):
-        if p is not None: count.setdefault((s, o), Counter())[p[0]] += 1; count.setdefault((s, None), Counter())[p[0]] += 1
-    return {k: [h for h, _ in c.most_common()] for k, c in count.items()}
+        if p is not None: n.setdefault((s, o), Counter())[p[0]] += 1; n.setdefault((s, None), Counter())[p[0]] += 1
+    return {k: [h for h, _ in c.most_common()] for k, c in n.items()}
 
 def _new_folder(split, place, label, homes):
     "The folder for an item of a new class."
