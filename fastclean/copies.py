@@ -245,7 +245,7 @@ def correct_copy(
     **kwargs, # How to read the source: see `read_source`
 )->Manifest: # What was changed, and what was refused
     "Copy a data set with its labels put right."
-    path, dst = Path(os.path.abspath(source)), Path(os.path.abspath(dst))
+    path, dst = (Path(os.path.normpath(o)) for o in (source, dst))
     if link not in LINKS: raise ValueError(f'link must be one of {", ".join(LINKS)}; got {link!r}')
     src = read_source(source, **kwargs)
     _check_place(dst, src, path)

@@ -46,7 +46,7 @@ def undo(
     dst, # A corrected copy, made by `correct_copy`
 )->int: # Number of items that were given back
     "Make a corrected copy what its source was when it was made; can be stopped, and goes on."
-    dst = Path(os.path.abspath(dst))
+    dst = Path(os.path.normpath(dst))
     if not dst.is_dir(): raise ValueError(f'{encode_name(dst)} is not a folder')
     if dst.is_symlink() or any((dst/o).is_symlink() for o in (HOME, _done)): raise ValueError(f'{encode_name(dst)} is, or holds, a link in place of a folder')
     if (last := _left(dst)) is not None: _last_steps(dst, last); return 0
