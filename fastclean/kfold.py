@@ -25,7 +25,7 @@ from .core import CacheMismatchError, Predictions, number_repeats, seeded, versi
 from .folds import FoldCache, fold_ids
 from .foldtask import FitCall, FoldJob, checked_probs, load_arrays, one_pass, repeatable, run_folds
 from .identity import as_array, describe, digest
-from .loaders import class_names, given_labels, item_names, subset
+from .loaders import class_names, given_labels, is_multi_label, item_names, subset
 from .parts import group_items, read_part, read_parts, record, set_aside, twin_folds
 from .rounds import run_rounds
 
@@ -62,11 +62,13 @@ def _check_learners(a, b):
 
 def _check_probs(learn, ds, k):
     "A learner whose predictions are no probabilities fails before the training."
-    try: checked_probs(learn, ds, k)
+    try: p = checked_probs(learn, ds, k)
     except ValueError as e:
         loss = getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__)
         raise ValueError(f"the learner's predictions are not probabilities of the {k} classes: {e}. fastai takes the activation from the loss, which is "
                          f'{loss}: use one that has it, such as CrossEntropyLossFlat()') from e
+    if is_multi_label(learn.dls.train_ds) and k > 1 and len(p) and np.allclose(p.sum(1), 1, atol=1e-4):
+        raise ValueError('items can have several labels here, and the probabilities of the classes sum to 1 for each item: use a loss that takes each class by itself, such as BCEWithLogitsLossFlat()')
 
 def _short_name(learner_fn, learn):
     "A learner's name for the record: vision_learner(arch=resnet18)."

@@ -178,6 +178,13 @@ def test_kfold_learner(folder):
     assert (p.given_label[:100] == given_labels(dls.train_ds)).all() and abs(p.pred_probs.sum(1) - 1).min() > .1
     assert len(find_label_issues(p)) == 1230
 
+def test_kfold_learner_refuses_classes_that_exclude_each_other(folder):
+    def softmax(dls):
+        learn = tiny(dls)
+        learn.loss_func.activation = lambda x: x.softmax(-1)
+        return learn
+    with pytest.raises(ValueError, match='BCEWithLogitsLossFlat'): KFoldLearner(block_dls(folder), softmax, n_splits=2).run(lambda learn: learn.fit(1))
+
 def test_feature_folds(folder, tmp_path):
     dls = block_dls(folder)
     kf = FeatureFolds(dls, n_splits=3, image_size=64, cache=tmp_path)
