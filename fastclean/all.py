@@ -26,6 +26,8 @@ from .copies import correct_copy, read_manifest
 from .undo import undo
 from .interpret import *
 from .plots import *
+from .evidence import label_evidence, plot_evidence
+from .interpretation import CleanlabInterpretation
 from .report import *
 from .audit import audit, audit_result, confirm, read_audit, write_audit
 from .auditpage import write_audit_page

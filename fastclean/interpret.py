@@ -146,17 +146,31 @@ def _wrap(fig, s, width, fontsize, most):
 
 def _draw_words(fig, ax, o, width, tall, fontsize=7):
     "A text, or columns with their values, in a tile."
-    step = fontsize*1.4/72/tall
-    most = int(.92/step)
+    step, top = fontsize*1.4/72/tall, 1 - .06/tall
+    most = max(1, int((tall - .06 + .4*fontsize/72)*72/fontsize/1.4))
     ax.set(xlim=(0, 1), ylim=(0, 1))
     with _boxes():
         if isinstance(o, str):
-            for i, line in enumerate(_wrap(fig, shown_name(' '.join(o.split())[:2000]), .88*width, fontsize, most)): _text(ax, .04, .95 - i*step, line, fontsize=fontsize, va='top')
+            for i, line in enumerate(_wrap(fig, shown_name(' '.join(o.split())[:2000]), width - .22, fontsize, most)): _text(ax, .1/width, top - i*step, line, fontsize=fontsize, va='top')
             return
-        for i, (k, v) in enumerate(list(o.items())[:int(.92/step/1.15)]):
-            y = .95 - 1.15*i*step
+        for i, (k, v) in enumerate(list(o.items())[:max(1, int(most/1.15))]):
+            y = top - 1.15*i*step
             _text(ax, .04, y, _fit(fig, shown_name(k), .53*width, fontsize), fontsize=fontsize, va='top', color=MUTED)
             _text(ax, .96, y, _fit(fig, shown_name(v), .36*width, fontsize), fontsize=fontsize, va='top', ha='right')
+
+def _draw_seen(fig, o, x, y, w, h, frame=None):
+    "A picture, a text or columns in a box given in inches, from the upper left corner."
+    W, H = fig.get_size_inches()
+    ax = fig.add_axes((x/W, 1 - (y + h)/H, w/W, h/H), facecolor=TILE)
+    ax.set(xticks=[], yticks=[])
+    for s in ax.spines.values(): s.set(visible=frame is not None, color=frame, linewidth=1.2)
+    if isinstance(o, (str, dict)): return _draw_words(fig, ax, o, w, h)
+    ax.set(xlim=(0, w), ylim=(0, h))
+    if o is None: _text(ax, w/2, h/2, 'cannot be read', fontsize=min(9, 6*w), color=MUTED, ha='center', va='center')
+    else:
+        n = max(o.width/w, o.height/h)
+        ax.imshow(o, extent=(w/2 - o.width/n/2, w/2 + o.width/n/2, h/2 - o.height/n/2, h/2 + o.height/n/2), interpolation='bilinear')
+        ax.set(xlim=(0, w), ylim=(0, h))
 
 def _draw_tile(fig, r, im, x, y, w, h, gap):
     "One suspect: texts and picture in a box given in inches, from the upper left corner."
@@ -167,17 +181,7 @@ def _draw_tile(fig, r, im, x, y, w, h, gap):
     _put(given, .16, 9, color=GIVEN)
     _put(suggested, .34, 9, color=SUGGESTED, weight='bold', room=inner - .56)
     _text(fig, (x + inner)/W, 1 - (y + .34)/H, prob, fontsize=9, color=SUGGESTED, ha='right', va='baseline')
-    ax = fig.add_axes((x/W, 1 - (y + .42 + tall)/H, inner/W, tall/H), facecolor=TILE)
-    ax.set(xticks=[], yticks=[])
-    for s in ax.spines.values(): s.set_visible(False)
-    if isinstance(im, (str, dict)): _draw_words(fig, ax, im, inner, tall)
-    elif im is None:
-        ax.set(xlim=(0, 1), ylim=(0, 1))
-        _text(ax, .5, .5, 'cannot be read', fontsize=9, color=MUTED, ha='center', va='center')
-    else:
-        n = max(im.size)
-        ax.imshow(im, extent=(.5 - im.width/n/2, .5 + im.width/n/2, .5 - im.height/n/2, .5 + im.height/n/2), interpolation='bilinear')
-        ax.set(xlim=(0, 1), ylim=(0, 1))
+    _draw_seen(fig, im, x, y + .42, inner, tall)
     _put(('row ' if isinstance(im, (str, dict)) else '') + shown_name(r.item), .42 + tall + .14, 6.5, color=MUTED)
     _put(where, .42 + tall + .27, 6.5, color=MUTED)
 
@@ -208,21 +212,29 @@ def plot_suspects(
     title:str|None=None, # Heading; default says how many there are
 )->Figure: # For a notebook to show, or for `savefig`
     "Draw the worst suspects: picture, given → suggested label, its probability, and the split."
-    if k < 1: raise ValueError(f'k must be 1 or more; got {k}')
-    found = select_suspects(issues, split=split)
-    rows, where = found[:k], f" in {split if isinstance(split, str) else ' and '.join(split)}" if split is not None else ''
-    if not len(rows): return _nothing(title or f'No suspects{where}', f'None of the {len(issues):,} items in this table is marked as a label issue.')
+    rows, said = _worst(issues, k, split)
+    if not len(rows): return _nothing(title or said, f'None of the {len(issues):,} items in this table is marked as a label issue.')
     ncols, seen = ncols or _columns(len(rows)), [item_image(o, root, load) for o in rows['item']]
     gap, top, h = .16, .66, size*(.55 if any(isinstance(o, (str, dict)) for o in seen) else 1) + .62
     fig = _Figure(max(ncols*size + gap, 3.4), math.ceil(len(rows)/ncols)*h + top)
-    W, H = fig.get_size_inches()
-    n = f'{len(found):,} suspect{"s"*(len(found) != 1)}{where}' if len(rows) == len(found) else f'The worst {len(rows)} of {len(found):,} suspects{where}'
-    _text(fig, gap/W, 1 - .28/H, _fit(fig, shown_name(title or n), W - 2*gap, 12, 'bold'), fontsize=12, weight='bold')
-    for x, s, kw in ((0, 'given label', dict(color=GIVEN)), (.78, '→ suggested label', dict(color=SUGGESTED, weight='bold')), (2.08, 'and its probability', dict(color=SUGGESTED))):
-        _text(fig, (gap + x)/W, 1 - .5/H, s, fontsize=8, **kw)
+    _draw_head(fig, title or said, gap)
     for i, r in enumerate(rows.itertuples()):
         _draw_tile(fig, r, seen[i], gap + i % ncols*size, top + i//ncols*h, size, h, gap)
     return fig
+
+def _draw_head(fig, title, gap):
+    "The heading, and what the two labels of a tile are."
+    W, H = fig.get_size_inches()
+    _text(fig, gap/W, 1 - .28/H, _fit(fig, shown_name(title), W - 2*gap, 12, 'bold'), fontsize=12, weight='bold')
+    for x, s, kw in ((0, 'given label', dict(color=GIVEN)), (.78, '→ suggested label', dict(color=SUGGESTED, weight='bold')), (2.08, 'and its probability', dict(color=SUGGESTED))):
+        _text(fig, (gap + x)/W, 1 - .5/H, s, fontsize=8, **kw)
+
+def _worst(issues, k, split):
+    "The first suspects, and a heading that says how many there are."
+    if k < 1: raise ValueError(f'k must be 1 or more; got {k}')
+    n, rows = len(found := select_suspects(issues, split=split)), found[:k]
+    where = f" in {split if isinstance(split, str) else ' and '.join(split)}" if split is not None else ''
+    return rows, f'No suspects{where}' if not n else f'{n:,} suspect{"s"*(n != 1)}{where}' if len(rows) == n else f'The worst {len(rows)} of {n:,} suspects{where}'
 
 def _nothing(title, text):
     "A figure that says that there is nothing to show."
