@@ -6,7 +6,7 @@
 __all__ = ['app', 'OUTPUTS', 'main', 'claim_output', 'find_in', 'find', 'noise', 'demo']
 
 # %% ../nbs/14_cli.ipynb #00000002
-import json, os, re, shutil, sys, time, warnings
+import json, os, re, shlex, shutil, sys, time, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -102,7 +102,7 @@ def _copies(src, train, n_splits):
     return same if len(np.unique(same)) >= n_splits else own
 
 def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head=None):
-    "Out-of-fold predictions of a source; a function that writes the heads, where there are any."
+    "Out-of-fold predictions of a source; a function that writes the heads, and the folds with their features, where there are any."
     from fastclean.loaders import source_dls
     from fastclean.rows import table_dls, text_dls
     train = src.frame[(src.frame.split == 'train') & src.frame.given_label.notna()]
@@ -112,7 +112,7 @@ def _predict(src, work, mode, seed, n_splits, rounds, size, arch, weights, epoch
     from fastclean.featurefolds import FeatureFolds
     dls = dict(image=lambda: source_dls(src, size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
     kf = FeatureFolds(dls, backbone=arch, weights=weights, head=head, rounds=rounds, cache=work, features_cache=features_cache, image_size=size, **how)
-    return kf.fit().predictions(), kf.save_heads if src.kind != 'table' else None
+    return kf.fit().predictions(), kf.save_heads if src.kind != 'table' else None, kf
 
 def _finetune(src, work, how, size, arch, weights, epochs, bs):
     "As `_predict`, by a network that is trained in each fold."
@@ -126,24 +126,14 @@ def _finetune(src, work, how, size, arch, weights, epochs, bs):
     kf = KFoldLearner(dls, learner, cache=work/'kfold', **how)
     if epochs is None: epochs = int(np.clip(50_000//len(kf.fold), 6, 30))   # a small set is seen more often
     kf.fit_one_cycle(epochs, dict(image=5e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[src.kind])
-    return kf.predictions(), None
+    return kf.predictions(), None, None
 
 def _load_rows(src, preds, issues):
     "A function that gives what stands in a suspect's row; None for images, which are files."
-    from fastclean.tables import show_rows
+    from fastclean.lookup import rows_to_show
     if src.kind == 'image': return None
     if src.kind == 'text': return src.rows.text.get
-    return show_rows(src.rows, src.given, issues, preds.vocab).get
-
-def _steps(src):
-    "How to go on from the report, where the items are rows of a table."
-    from fastclean.report import NEXT_STEPS, multilabel_steps
-    if src.multi_label: return multilabel_steps(Path(src.settings['source']).name, src.settings['label_col'], src.settings['label_delim'], src.kind == 'image')
-    if src.kind == 'image': return None
-    name, label = Path(src.settings['source']).name, src.settings['label_col']
-    code = (f"import pandas as pd\n\ntable = pd.read_csv({name!r}, dtype=str, keep_default_na=False)   # read_parquet for a parquet file\nrow = obvious['item'].astype(int)\n"
-            f"table.loc[row, {label!r}] = obvious.suggested_label.to_numpy()\ntable.to_csv('corrected.csv', index=False)")
-    return NEXT_STEPS[:2] + (('Write the labels that you agree with into a copy of the table, and check again: corrected labels make a better model, and a better model finds more.', code),)
+    return rows_to_show(src.rows, src.given, issues, preds.vocab)
 
 def find_in(
     src, # A `Source`
@@ -163,6 +153,7 @@ def find_in(
 )->tuple: # Predictions, issues, summary
     "Find the wrong labels of a source and write everything there is to see."
     from fastclean.decisions import mark_verified
+    from fastclean.evidence import label_evidence
     from fastclean.health import joint_transition, label_joint, summarise
     from fastclean.interpret import plot_suspects
     from fastclean.issues import find_label_issues, write_issues
@@ -171,7 +162,7 @@ def find_in(
     from fastclean.transition import label_posterior, plausible_sharpening, split_transitions
     start, out = time.time(), Path(out)
     size = size or (160 if mode == 'features' or arch else 32)
-    preds, save_heads = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head)
+    preds, save_heads, kf = _predict(src, out/'.work', mode, seed, n_splits, rounds, size, arch, weights, epochs, features_cache, head)
     preds.meta |= dict(source=encode_name(src.settings.get('source', src.root)), root=encode_name(os.path.abspath(src.root)), mode=mode)
     if 'verified' in src.frame: mark_verified(preds, src)
     if preds.multi_label: issues, arrays, how = judge_multilabel(preds, filter_by)
@@ -189,7 +180,8 @@ def find_in(
     summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), **how) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
     load = _load_rows(src, preds, issues)
     with atomic_path(out/'suspects.png') as f: plot_suspects(issues, root=src.root, load=load, size=1.9 if load is None else 2.5).savefig(f, format='png', dpi=110)
-    write_report(preds, issues, out/'report.html', summary=summary, joint=how.get('joint'), root=src.root, load=load, steps=None if summary['sure'] == 'no' or not summary['issues']['total'] else _steps(src))
+    evidence = None if kf is None else label_evidence(issues, preds, kf, suspects=issues[issues.is_label_issue][:500])
+    write_report(preds, issues, out/'report.html', summary=summary, joint=how.get('joint'), root=src.root, load=load, evidence=evidence)
     _write_json(out/'summary.json', summary)
     return preds, issues, summary
 
@@ -204,7 +196,12 @@ def _conclude(out, issues, summary):
     if n := summary.get('twins', {}).get('conflicting'): _say('', f"{n:,} pair{'s' if n > 1 else ''} of twins {'have' if n > 1 else 'has'} different labels: the same item twice, at least one label wrong; see column twin, and the report")
     if bad := summary['unreadable']: _say('', f"{len(bad):,} items could not be read and were set aside; they are listed in summary.json")
     o = encode_name(out)
-    _say('', f'Look at  {o}/report.html   the suspects with pictures, and how to go on', f'         {o}/issues.csv    every item, the worst first', f"({summary['seconds']:.0f} s)")
+    _say('', f'Look at  {o}/report.html   the suspects with pictures, and how to go on', f'         {o}/issues.csv    every item, the worst first')
+    if summary['sure'] != 'no' and summary['issues']['total']:
+        s, q = summary['settings'], shlex.quote(o)
+        how = ''.join(f' --{k.replace("_", "-")} {shlex.quote(str(s[k]))}' for k in ('label_col', 'label_delim', 'text_col') if s.get(k))
+        _say(f'Then     fastclean audit {q}    how good the list is, from fifty labels that you check', f"         fastclean correct {shlex.quote(s.get('source', 'SRC'))} CORRECTED --issues {q}{how}    a copy with the labels put right")
+    _say(f"({summary['seconds']:.0f} s)")
 
 _Src = Annotated[Path, typer.Argument(help='Folder with a sub-folder per class, or a CSV, TSV or parquet file.')]
 _Seed = Annotated[int, typer.Option(help='Seed of everything random.')]
