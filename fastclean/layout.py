@@ -103,6 +103,7 @@ def folder_layout(
         new = f'{HOME}/pruned/{path}'
         if r['action'] != 'prune':
             folder = '/'.join(_new_folder(src.frame.split.iat[i], places[i], r['new_label'], homes))
+            if any(o in ('', '.', '..') for o in folder.split('/')): raise ValueError(f"{shown(r['new_label'])} cannot be the name of a folder")   # checked before; nothing is to depend on it alone
             if b := _behind(folder, out.tree): out.refused.append((None, shown(r['item']), shown(r['new_label']), f'{shown(b)}, where it belongs, is no folder but a {out.tree[b][0]}')); continue
             new = _free(f'{folder}/{os.path.basename(path)}', decode_name(r['given_label'] or 'unlabelled'), taken)
             taken.add(_key(new))

@@ -74,12 +74,13 @@ score = st.one_of(st.floats(0, 1), st.sampled_from([1, 0, .99]), st.floats(), st
 
 @st.composite
 def entries(draw):
-    "Entries, most of them plausible: the original label is often the one that the path says."
+    "Entries that would be applied, each with up to two of its fields spoilt; some said twice."
     out = []
-    for _ in range(draw(st.integers(0, 8))):
-        p = draw(path)
-        old = p.split('/')[0] if isinstance(p, str) and draw(st.integers(0, 3)) else draw(label)
-        out.append((p, old, draw(label), draw(score)))
+    for _ in range(draw(st.integers(0, 6))):
+        p = draw(st.sampled_from(ITEMS))
+        e = [p, p.split('/')[0], draw(st.sampled_from(VOCAB)), draw(st.floats(.5, 1))]
+        for i in draw(st.sampled_from([(), (), (0,), (1,), (2,), (2,), (2,), (3,), (0, 2), (1, 2), (2, 3)])): e[i] = draw((path, label, label, score)[i])
+        out += [tuple(e)]*draw(st.sampled_from([1, 1, 1, 2]))
     return out
 
 json_value = st.recursive(st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), any_text), lambda o: st.one_of(st.lists(o, max_size=4), st.dictionaries(any_text, o, max_size=4)), max_leaves=8)
