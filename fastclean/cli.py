@@ -37,6 +37,7 @@ def main(
     from fastprogress import fastprogress
     from fastclean import actions, auditing   # noqa: F401: their commands join the others
     fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
+    if fastprogress.NO_BAR: fastprogress.print = lambda *args, **kwargs: None   # it tries out its block on the screen all the same
     with warnings.catch_warnings():
         warnings.simplefilter('ignore'); warnings.simplefilter('always', FastcleanWarning)
         warnings.showwarning = _show_warning
