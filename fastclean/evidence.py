@@ -41,10 +41,9 @@ def table_space(
 def _folds_features(kf):
     "What a fitted `FeatureFolds` compares its items by."
     if getattr(kf, 'features', None) is None: raise ValueError('these FeatureFolds are not fitted yet: call fit() or predictions() first')
-    x = kf.features[kf.ok]
-    if kf.map is not None: return kf.map.reduce(x)
+    if kf.map is not None: return kf._reduced
     from fastclean.rows import table_features
-    return table_space(x, table_features(kf.datasets)[1], kf.labels[kf.ok])
+    return table_space(kf.features[kf.ok], table_features(kf.datasets)[1], kf.labels[kf.ok])
 
 def evidence_features(
     features, # Features of the items, (n, d), in the order of the record, NaN where there are none; or a fitted `FeatureFolds`

@@ -18,7 +18,7 @@ from .rows import ds_kind, raw_texts
 from .tables import show_rows
 
 # %% ../nbs/12d_lookup.ipynb #00000006
-def _columns(r, names): return {c: '–' if r[c] is None or r[c] != r[c] else f'{r[c]:.4g}' if isinstance(r[c], (float, np.floating)) else str(r[c]) for c in names}
+def _columns(r, names): return {c: '–' if r[c] is None or r[c] != r[c] else f'{r[c]:g}' if isinstance(r[c], (float, np.floating)) else str(r[c]) for c in names}
 
 def show_item(
     ds, # A fastai dataset

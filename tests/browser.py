@@ -9,12 +9,13 @@ class Browser:
     "One page of one browser with a profile of its own: `with Browser() as b: b.open(path)`."
     def __enter__(self):
         self.profile = tempfile.mkdtemp()
+        hold = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]   # 3 and 4 are taken, so that Popen's own pipe is neither
         to_r, self.to = os.pipe(); self.back, back_w = os.pipe()
         def fds(): os.dup2(to_r, 3); os.dup2(back_w, 4)
         keep = {to_r, back_w, 3, 4}
         self.proc = subprocess.Popen([CHROMIUM, *FLAGS.split(), f'--user-data-dir={self.profile}', '--remote-debugging-pipe', 'about:blank'],
                                      preexec_fn=fds, pass_fds=tuple(keep), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(to_r); os.close(back_w)
+        for o in (to_r, back_w, *hold): os.close(o)
         self.n, self.buf, self.events, self.session = 0, b'', [], None
         target = next(t for t in self.call('Target.getTargets')['targetInfos'] if t['type'] == 'page')
         self.session = self.call('Target.attachToTarget', targetId=target['targetId'], flatten=True)['sessionId']

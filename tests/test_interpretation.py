@@ -253,7 +253,8 @@ def test_predictions_of_all_items(learn):
     x = b[[n + 2, 0, n]]
     assert (x[2].numpy() == r.given_label[[n + 2, 0, n]]).all() and torch.equal(x[1], torch.from_numpy(r.pred_probs[[n + 2, 0, n]]))
     b.plot_top_losses(3); b.plot_confusion_matrix()
-    assert len(b.inputs if torch.is_tensor(b.inputs) else b.inputs[-1]) == n + m
+    x = b.inputs   # of rows categories and numbers, of texts a list
+    assert len(x[-1] if isinstance(x, tuple) else x) == n + m
 
 def test_without_dataloaders(learn):
     r = record_of(learn.dls)

@@ -1,5 +1,5 @@
 "The report: whole, self-contained, small enough, and safe with any name; in a real browser where there is one."
-import base64, hashlib, html.parser, json, os, re
+import base64, hashlib, html, html.parser, io, json, os, re, shlex
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,9 +11,8 @@ from PIL import Image
 from browser import CHROMIUM, Browser
 from fastclean import report
 from fastclean.core import Predictions
-from fastclean.data import read_source
 from fastclean.health import summarise
-from fastclean.issues import find_label_issues, write_issues
+from fastclean.issues import find_label_issues
 from fastclean.report import write_report
 
 EVIL = ['</script><script>window.hacked=1</script>', '"><img src=x onerror="window.hacked=1">', "' onmouseover='window.hacked=1", '<!--', '{{data}}', '\u202egnp.exe', 'two\nlines', 'NA', '$x$ & co',
@@ -99,16 +98,30 @@ def test_what_could_not_be_read_is_named(tmp_path):
     assert 'could not be read' not in text([])
 
 def test_the_steps_run_as_they_are_written(tmp_path, monkeypatch):
-    preds = record(300, ['NA', '01', 'x'])
-    preds.given_label[:3] = -1; preds.split[:3] = 'unlabelled'
-    issues = find_label_issues(preds)
+    from fastclean.cli import main
+    from fastclean.issues import read_issues
     monkeypatch.chdir(tmp_path)
-    write_issues(issues, 'issues.csv')
-    for o in issues['item']: (tmp_path/'items'/o).parent.mkdir(parents=True, exist_ok=True); (tmp_path/'items'/o).touch()
-    exec('\n'.join(code for _, code in report.NEXT_STEPS), {})
-    src = read_source('corrected.csv', root='items')
-    want = issues.suggested_label.where(issues.certainty == 'obvious', issues.given_label)
-    assert dict(zip(src.frame['item'], src.frame.given_label)) == {i: v if isinstance(v, str) else None for i, v in zip(issues['item'], want)} and src.vocab == ['01', 'NA', 'x']
+    rng = np.random.default_rng(0)
+    y, x = np.arange(120) % 2, rng.normal(0, 1, (120, 3))
+    d = pd.DataFrame(x, columns=['a', 'b', 'c']).assign(a=x[:, 0] + 9*y, my_label=np.where(np.where(np.arange(120) % 17 == 0, 1 - y, y), 'NA', '01'))
+    d.to_csv('my table.csv', index=False)
+    assert main(['find', 'my table.csv', '--label-col', 'my_label', '--out', 'found']) == 0
+    issues = read_issues('found/issues.csv')
+    page = html.unescape(Path('found/report.html').read_text(encoding='utf-8'))
+    steps = re.findall('<pre><code>(.*?)</code></pre>', page, re.S)
+    assert [o.split()[1] for o in steps if o.startswith('fastclean')] == ['audit', 'correct', 'find', 'undo']
+    for o in steps:
+        if o.startswith('fastclean'): assert main(shlex.split(o)[1:]) == 0, o
+        else: exec(o, seen := {})
+    assert len(seen['obvious']) == (issues.certainty == 'obvious').sum() > 2
+    assert Path('my table-corrected/my table.csv').read_bytes() == Path('my table.csv').read_bytes() and Path('again/report.html').is_file() and Path('found/audit/audit.html').is_file()
+
+@pytest.mark.parametrize('settings,correct,find', [
+    (dict(source='/data/my pets'), "'/data/my pets' 'my pets-corrected'", "'my pets-corrected'"), (dict(source='labels.csv', label_col='x y', label_delim=' '), 'labels.csv labels-corrected', "labels-corrected/labels.csv --label-col 'x y' --label-delim ' '"),
+    (dict(source='a.tsv', text_col='t', valid_col='is_valid'), 'a.tsv a-corrected', 'a-corrected/a.tsv --text-col t'), ({}, 'SRC SRC-corrected', 'SRC-corrected'), (dict(source='$(rm -rf .)/x.y'), "'$(rm -rf .)/x.y' x.y-corrected", 'x.y-corrected')])
+def test_the_steps_name_the_source_as_a_shell_wants_it(settings, correct, find):
+    code = [c for _, c in report.next_steps(settings, 'found')]
+    assert code[2].startswith(f'fastclean correct {correct} --issues found') and code[3] == f'fastclean find {find} --out again'
 
 def test_steps_of_ones_own(tmp_path):
     lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
@@ -117,9 +130,8 @@ def test_steps_of_ones_own(tmp_path):
     assert 'Do <this>' in text and 'run <b> & "see"' in text
 
 def test_it_is_the_same_each_time(tmp_path):
-    preds = record()
-    (tmp_path/'a').mkdir(); (tmp_path/'b').mkdir()
-    assert write(tmp_path/'a', preds)[0].read_bytes() == write(tmp_path/'b', preds)[0].read_bytes()
+    a, b = (write(tmp_path, record())[0].read_bytes() for _ in range(2))
+    assert a == b
 
 def test_a_failure_leaves_the_old_page(tmp_path):
     preds = record()
@@ -351,3 +363,60 @@ def test_a_few_classes_have_a_matrix(browser, tmp_path):
     data = data_of(path)
     n = sum(g == show['given'] and s == show['sugg'] for g, s in zip(data['given'], data['sugg']))
     assert n and found(browser).startswith(f'{n} of')
+
+# Evidence
+
+def evidence_of(preds, issues, k=3, seed=0):
+    from fastclean.evidence import label_evidence
+    return label_evidence(issues, preds, np.random.default_rng(seed).normal(size=(len(preds), 6)), k)
+
+def test_a_card_shows_the_neighbours_under_either_label(tmp_path):
+    preds = record(); issues = find_label_issues(preds); e = evidence_of(preds, issues)
+    colours = {o: tuple(int(v) for v in np.random.default_rng(i).integers(0, 255, 3)) for i, o in enumerate(preds.items)}
+    path = write_report(preds, issues, tmp_path/'r.html', load=lambda item: Image.new('RGB', (9, 9), colours[item]), evidence=e)
+    cards = re.findall('<li class="card ev">(.*?)</li>', path.read_text(encoding='utf-8'), re.S)
+    worst = issues.iloc[0]
+    assert len(cards) == issues.is_label_issue.sum() and Page(path).text().count('most like it under either label') == 1
+    for side, cls, label in (('suggested', 'for', worst.suggested_label), ('given', 'against', worst.given_label)):
+        part = re.search(f'<div class="side {cls}">(.*?)</div></div>', cards[0])[1]
+        assert f'labelled <b><bdi>{label}</bdi></b>' in part
+        seen = [Image.open(io.BytesIO(base64.b64decode(o))).convert('RGB').getpixel((4, 4)) for o in re.findall('base64,([^"]*)"', part)]
+        want = [colours[o] for o in e[(e['item'] == worst['item']) & (e.side == side)].neighbour]
+        assert len(seen) == 3 and np.abs(np.array(seen) - np.array(want)).max() < 12
+
+def test_evidence_of_texts_and_rows(tmp_path):
+    preds = record(); issues = find_label_issues(preds); e = evidence_of(preds, issues, 2)
+    text = Page(write_report(preds, issues, tmp_path/'t.html', load=lambda item: f'The text of {item}. ' + 'so on '*200, evidence=e)).text()
+    assert f"The text of {e.neighbour[0]}." in text and text.count('The text of') >= 4*issues.is_label_issue.sum()
+    path = write_report(preds, issues, tmp_path/'d.html', load=lambda item: {'a <b>': f'{item} v', 'c': '1'}, evidence=e)
+    first = e[(e['item'] == issues['item'][0]) & (e['rank'] == 1)].set_index('side').neighbour
+    assert f"a <b>{issues['item'][0]} v{first.suggested} v{first.given} v" in ''.join(Page(path).words).replace('\n', '')
+
+def test_evidence_leaves_room_for_the_pictures(tmp_path):
+    preds = record(4000); issues = find_label_issues(preds); e = evidence_of(preds, issues)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 256, 256, 3), dtype=np.uint8)
+    path = write_report(preds, issues, tmp_path/'r.html', load=lambda item: noise[hash(item) % 64], evidence=e)
+    text = path.read_text(encoding='utf-8')
+    assert len(text.encode()) < 20e6 and 50 < text.count('class="card ev"') < text.count('class="card') and text.count('class="card') > 300
+
+def test_hostile_names_in_the_evidence(tmp_path):
+    preds = record(800, EVIL, items=[f'{EVIL[i % len(EVIL)]}/{i}' for i in range(800)])
+    issues = find_label_issues(preds, sharpen=2.)
+    for load in (picture, lambda item: EVIL[0] + item, lambda item: {EVIL[1] + item[:3]: EVIL[0], EVIL[3]: item}):
+        path = write_report(preds, issues, tmp_path/'r.html', load=load, evidence=evidence_of(preds, issues))
+        page, text = Page(path), path.read_text(encoding='utf-8')
+        assert text.count('<script') == 2 and not [a for _, a in page.tags if any(k.startswith('on') for k in a)] and {t for t, _ in page.tags} <= set(
+            'html head meta title style body a header p h1 h2 h3 nav main section div dl dt dd i b s span table thead tbody tr th td bdi button label input select option ul ol li img pre code noscript script'.split())
+
+@needs_browser
+@pytest.mark.parametrize('what', ['images', 'texts', 'rows'])
+def test_evidence_at_every_width(browser, tmp_path, what):
+    preds = record(600, EVIL); issues = find_label_issues(preds, sharpen=2.)
+    load = dict(images=picture, texts=lambda item: 'W'*90 + ' and so on'*80, rows=lambda item: {f'a_column_with_a_long_name_{i}': '123456.789' for i in range(8)})[what]
+    path = write_report(preds, issues, tmp_path/'r.html', load=load, evidence=evidence_of(preds, issues))
+    for width in (320, 390, 768, 1280):
+        browser.size(width); browser.open(path)
+        assert browser.problems() == [] and browser.js('document.documentElement.scrollWidth') <= width
+        assert browser.js('''[...document.querySelectorAll('.card.ev')].slice(0, 20).every(c => [...c.querySelectorAll('.side, table, .self')].every(e => e.getBoundingClientRect().right <= c.getBoundingClientRect().right + 1))''')
+    assert browser.js(CONTRAST) == []
+    browser.size(1280)
