@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from .core import FastcleanWarning, encode_name, number_repeats, to_jsonable
+from .core import SPLITS, FastcleanWarning, encode_name, number_repeats, to_jsonable
 from .corrections import Corrections, check_corrections, issue_corrections, read_corrections, refusals, shown
 from .transition import label_posterior
 
@@ -119,6 +119,7 @@ def plan_corrections(
     "Plan corrections; nothing is changed yet."
     if action not in ACTIONS: raise ValueError(f'action must be one of {", ".join(ACTIONS)}; got {action!r}')
     if only not in ('all', 'obvious'): raise ValueError(f"only must be 'all' or 'obvious'; got {only!r}")
+    if split is not None and (bad := {split} - set(SPLITS) if isinstance(split, str) else set(split) - set(SPLITS)): raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {bad.pop()!r}")
     if per_class is not None and (pseudo is None or per_class < 0): raise ValueError('per_class is a number of items, at least 0, and goes with pseudo')
     for name, v in dict(threshold=threshold, pseudo=pseudo).items():
         if v is not None: _prob(name, v)
@@ -141,7 +142,7 @@ def _make_plan(c, data, vocab, settings, preds):
     label = (f.action != 'prune') & (f.action != 'reweight') & (f.action != 'soft')
     f['prob'] = np.where(f.action == 'prune', f.wrong, f.prob)
     f['weight'] = np.where(f.action == 'prune', 0., np.where(f.action == 'reweight', 1 - f.wrong, 1.))
-    f['new_label'] = f.new_label.where(label, None)
+    f['new_label'] = pd.Series([b if o else None for b, o in zip(f.new_label, label)], index=f.index, dtype=object)   # `where` would make it NaN
     out = refusals()
     if action in ('relabel', 'prune'): f, out = _keep_classes(f, data, c.kind)
     f = f[['item', 'split', 'action', 'given_label', 'new_label', 'prob', 'weight']].reset_index(drop=True)

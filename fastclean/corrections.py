@@ -205,12 +205,14 @@ def path_fault(
     return 'it is not in the data' + (' (paths are written with forward slashes)' if '\\' in name else '')
 
 # %% ../nbs/12f_corrections.ipynb #00000016
+def _is_none(o): return o is None or o is pd.NA or (isinstance(o, float) and o != o)
+
 def _finder(vocab):
     "A function that finds a class by its name and type, else the one that reads the same."
     exact, reads = {(type(v), v): v for v in vocab}, {}
     for v in vocab: reads.setdefault(str(v), []).append(v)
     def _find(o):
-        if o is None: return None, True
+        if _is_none(o): return None, True
         if isinstance(o, tuple):
             found = [_find(v) for v in o]
             return tuple(v for v, _ in found), all(ok for _, ok in found)
@@ -238,7 +240,7 @@ def check_corrections(
     at = items.get_indexer(f['item'].to_numpy(dtype=object))
     for i in np.flatnonzero(at < 0): at[i] = items.get_indexer(np.array([encode_name(f['item'].iat[i])], dtype=object))[0]   # as Python names files that are not UTF-8
     has, split = data.given_label.to_numpy(dtype=object), data['split'].to_numpy(dtype=object)
-    given, why, new = [has[i] if i >= 0 else None for i in at], [None]*len(f), [None]*len(f)
+    given, why, new = [None if i < 0 or _is_none(has[i]) else has[i] for i in at], [None]*len(f), [None]*len(f)
     faults = {}
     for i, (item, old, label) in enumerate(zip(f['item'], f.given_label, f.new_label)):
         new[i], known = find(label)
