@@ -237,8 +237,8 @@ def check_corrections(
     "Hold corrections against the data."
     f, find, items = corrections.frame, _finder(vocab), pd.Index(data['item'].to_numpy(dtype=object), dtype=object)
     if items.has_duplicates: raise ValueError('the data name an item twice: number_repeats tells them apart')
-    at = items.get_indexer(f['item'].to_numpy(dtype=object))
-    for i in np.flatnonzero(at < 0): at[i] = items.get_indexer(np.array([encode_name(f['item'].iat[i])], dtype=object))[0]   # as Python names files that are not UTF-8
+    at = items.get_indexer(pd.Index(f['item'], dtype=object))
+    for i in np.flatnonzero(at < 0): at[i] = items.get_indexer(pd.Index([encode_name(f['item'].iat[i])], dtype=object))[0]   # as Python names files that are not UTF-8
     has, split = data.given_label.to_numpy(dtype=object), data['split'].to_numpy(dtype=object)
     given, why, new = [None if i < 0 or _is_none(has[i]) else has[i] for i in at], [None]*len(f), [None]*len(f)
     faults = {}
