@@ -181,7 +181,7 @@ def _flat(o, prefix=''):
     "Nested settings as pairs of name and text."
     if isinstance(o, dict):
         for k, v in o.items(): yield from _flat(v, f'{prefix}{k} · ' if isinstance(v, dict) else f'{prefix}{k}')
-    elif o is not None: yield prefix, ', '.join(map(_fact, o)) if isinstance(o, (list, tuple)) else _fact(o)
+    elif o is not None and o != [] and o != '': yield prefix, ', '.join(map(_fact, o)) if isinstance(o, (list, tuple)) else _fact(o)
 
 def _settings(s):
     "Settings and versions as a list of facts."
