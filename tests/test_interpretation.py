@@ -369,3 +369,32 @@ def test_the_most_telling_columns_come_first():
     issues = pd.DataFrame(dict(item=t.index, is_label_issue=np.arange(60) == 5, given_label=given, suggested_label=y))
     load = rows_to_show(t, given, issues, [0, 1], columns=4)
     assert next(iter(load('5'))) == 'tells' and len(load('5')) == 4 and len(load('6')) == 13 and load('no') is None
+
+# The predictions that users have
+
+def test_folds_of_a_learner_and_of_features(learners):
+    from fastclean.featurefolds import FeatureFolds
+    from fastclean.kfold import KFoldLearner
+    dls = learners['rows'].dls
+    kf, ff = KFoldLearner(dls, table_learner, n_splits=3), FeatureFolds(dls, head='trees', n_splits=3)
+    kf.run(lambda learn: trained(learn, 1e-2, 2))
+    preds = kf.predictions(dls.test_dl(wines()[:7]))
+    ff.fit()
+    b = CleanlabInterpretation.from_predictions(preds, dls, test_dl=dls.test_dl(wines()[:7]), features=ff)
+    assert (b.at >= 0).all() and set(preds.split) == {'train', 'valid', 'test'} and b.confusion_matrix().sum() == len(preds)
+    e = b.evidence(2)
+    assert e['item'].nunique() > 3 and len(b.plot_top_suspects(2).axes) > 2 and len(b.suspects_df()) == b.issues.is_label_issue.sum()
+    oof = CleanlabInterpretation.from_learner(learners['rows'], oof=preds, features=ff)
+    assert len(oof.record) == len(dls.train_ds) + len(dls.valid_ds) and len(oof.evidence(1))
+
+def test_images_of_a_source_and_their_folds(tmp_path):
+    from fastclean.data import read_source
+    from fastclean.featurefolds import FeatureFolds
+    from fastclean.loaders import source_dls
+    folder = digits_sample(tmp_path/'digits')
+    for o in sorted(folder.rglob('*.png'))[::2]: o.unlink()
+    dls = source_dls(read_source(folder), 32)
+    ff = FeatureFolds(dls, n_splits=3, rounds=1)
+    b = CleanlabInterpretation.from_predictions(ff.predictions(), dls, features=ff)
+    assert b.show_item(b.record.items[5]).size == (32, 32) and b.inputs.shape[0] == len(b.record) and len(b.losses) == len(b.record)
+    assert (b[[4]][2].numpy() == b.record.given_label[[4]]).all()
