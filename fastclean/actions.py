@@ -6,14 +6,14 @@
 __all__ = ['correct', 'undo_copy']
 
 # %% ../nbs/14b_actions.ipynb #00000002
-import os, shlex
+import json, os, shlex, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from .cli import _Force, _Src, _say, app
-from .core import encode_name
+from .core import FastcleanWarning, encode_name
 
 # %% ../nbs/14b_actions.ipynb #00000005
 _shown = 5
@@ -30,7 +30,14 @@ def _corrections_of(issues, corrections, decisions, src, pseudo):
     c = read_corrections(path, dict(issues='issues', corrections='scored', decisions='decided')[name], unlabelled=pseudo is not None)
     if name == 'issues' and len(c.frame) and not c.frame['item'].isin(src.frame['item']).any():
         raise ValueError(f"--issues: none of its {len(c.frame):,} suspects is in {src.settings['source']}, the first is {c.frame['item'].iloc[0]!r}: it was found in other data")
+    if name == 'issues': _doubt(path)
     return c
+
+def _doubt(found):
+    "Say again what `find` said of a result that is not to be relied on."
+    try: summary = json.loads((found/'summary.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): return
+    if isinstance(summary, dict) and summary.get('sure') == 'no': warnings.warn(f"{encode_name(found)}: {summary.get('verdict')}", FastcleanWarning, stacklevel=2)
 
 def _refusals(d, where=None):
     "The first of what was refused."
@@ -40,7 +47,7 @@ def _refusals(d, where=None):
 
 _words = dict(relabel='relabelled', prune='pruned', pseudo='labelled for the first time')
 
-def _say_copy(src, dst, m, n, table):
+def _say_copy(src, dst, m, n, table, options):
     "What was done, and how to go on."
     done = ', '.join(f'{k:,} {_words[a]}' for a, k in m.counts().items()) or 'no label changed'
     _say('', f'{done}, of {n:,} items')
@@ -48,7 +55,7 @@ def _say_copy(src, dst, m, n, table):
         for (a, b), k in pairs.assign(given_label=pairs.given_label.map(str), new_label=pairs.new_label.map(str)).value_counts(['given_label', 'new_label']).head(_shown).items(): _say(f'  {encode_name(a)} → {encode_name(b)}: {k:,}')
     _refusals(m.refused)
     q, again = shlex.quote(encode_name(dst)), shlex.quote(encode_name(Path(dst)/table if table else dst))
-    _say('', f'Every change, and what was refused, is listed in {q}/.fastclean/manifest.jsonl', f'Next:  fastclean find {again} --out again    corrected labels make a better model, and that finds more',
+    _say('', f'Every change, and what was refused, is listed in {q}/.fastclean/manifest.jsonl', f'Next:  fastclean find {again}{options} --out again    corrected labels make a better model, and that finds more',
          f'       fastclean undo {q}    makes the copy what {shlex.quote(encode_name(src))} is')
 
 # %% ../nbs/14b_actions.ipynb #00000006
@@ -105,7 +112,8 @@ def correct(
         _refusals(plan.refused)
         return _say('', 'Nothing was written (--dry-run)')
     m = correct_copy(src, dst, plan, link, force, lambda o: progress_bar(o, leave=False), **how)
-    _say_copy(src, dst, m, len(source), src.name if src.is_file() else None)
+    again = ''.join(f' --{k.replace("_", "-")} {shlex.quote(v)}' for k, v in how.items() if isinstance(v, str) and v != 'is_valid')
+    _say_copy(src, dst, m, len(source), src.name if src.is_file() else None, again)
 
 @app.command('undo', epilog='Example:  fastclean undo right-pets')
 def undo_copy(

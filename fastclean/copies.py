@@ -80,17 +80,24 @@ def _is_there(new, r, st):
     except OSError: return False
     return r.get('link') is None and (now.st_size, now.st_mtime_ns) == (r['size'], r['mtime']) and (st[1], st[2]) == (r['size'], r['source_mtime'])
 
+def _make_folder(folder, part):
+    "A folder that the source does not have, as open as the copy is."
+    if folder.is_dir(): return
+    _make_folder(folder.parent, part)
+    folder.mkdir(); os.chmod(folder, os.stat(part).st_mode & 0o777)
+
 def _copy_tree(layout, part, link, progress):
     "All of a layout; returns the number of files that could not be linked."
     known, tmp, plain = read_journal(part), part/HOME/'new', 0
-    for p, (kind, *_) in layout.tree.items():
-        if kind == 'dir': (part/layout.to.get(p, p)).mkdir(parents=True, exist_ok=True)
+    for p in ('', *(p for p, st in layout.tree.items() if st[0] == 'dir')) if layout.table is None else ():
+        (new := part/layout.to.get(p, p)).mkdir(parents=True, exist_ok=True)
+        os.chmod(new, os.stat(os.path.join(layout.root, p)).st_mode & 0o777 | 0o700)       # who may not look into the source may not look into the copy
     with open(part/HOME/'files.jsonl', 'a', encoding='ascii') as journal:
         journal.write('\n' if known else '')
         for p, st in progress([(p, st) for p, st in layout.tree.items() if st[0] in ('file', 'link')]):
             src, new = os.path.join(layout.table['path'].parent if layout.table and p == layout.table['name'] else layout.root, p), part/(to := layout.to.get(p, p))
             if st[0] == 'file' and _is_there(new, known.get(to), st): continue
-            new.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(new.parent, part)
             r = dict(path=encode_name(to))
             if st[0] == 'link': r['link'] = encode_name(_put_link(src, new))
             else:

@@ -207,9 +207,11 @@ def test_several_labels_in_dataloaders(tmp_path):
 # ---- folders
 
 def test_a_folder_and_back(folder, issues, tmp_path):
+    os.chmod(folder, 0o750); os.chmod(folder/'train', 0o700); os.chmod(folder/'train'/'ant', 0o711)
     before, dst = snapshot(folder), tmp_path/'dst'
     m = correct_copy(folder, dst, issues)
     assert snapshot(folder) == before and m.counts() == {'relabel': 12}
+    assert [stat.S_IMODE(o.stat().st_mode) for o in (dst, dst/'train', dst/'train'/'ant')] == [0o750, 0o700, 0o711]
     new = read_source(dst)
     assert all(Path(p).name.split('_')[-1][:3] == y for p, y in zip(new.frame.path, new.frame.given_label)) and list(new.frame.split.value_counts()) == [90, 30]
     assert (dst/'notes.txt').stat().st_mode == before['notes.txt'][0] and (dst/'notes.txt').stat().st_mtime == 1e9
@@ -414,6 +416,12 @@ def test_from_a_terminal(folder, issues, tmp_path, capsys, monkeypatch):
     assert main(['correct', 'src', 'dst', '--action', 'prune', '--only', 'obvious', '--split', 'train', '--link', 'hard', '--force']) == 0 and '9 pruned' in capsys.readouterr().out
     assert main(['undo', 'dst']) == 0 and snapshot('dst') == snapshot(folder) == before
     assert main(['undo', 'dst']) == 2
+
+def test_a_result_that_is_not_to_be_relied_on(folder, issues, tmp_path, capsys):
+    (tmp_path/'found').mkdir(); write_issues(issues, tmp_path/'found'/'issues.csv')
+    (tmp_path/'found'/'summary.json').write_text(json.dumps(dict(sure='no', verdict='The model guesses.')))
+    assert main(['correct', str(folder), str(tmp_path/'dst'), '--issues', str(tmp_path/'found')]) == 0
+    assert 'The model guesses.' in capsys.readouterr().err
 
 @pytest.mark.parametrize('args', [['--action', 'soft'], ['--threshold', '2'], ['--only', 'some'], ['--link', 'soft'], ['--issues', 'x', '--decisions', 'y'], ['--issues', 'nowhere'], ['--corrections', 'src'], ['--split', 'trian']])
 def test_wrong_usage_is_one_line(folder, tmp_path, capsys, monkeypatch, args):
