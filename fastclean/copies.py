@@ -150,6 +150,12 @@ def _check_place(dst, src, path):
     if not dst.name: raise ValueError(f'{encode_name(dst)} cannot be the copy: give a new folder')
     if dst.is_symlink() or (dst.exists() and not dst.is_dir()): raise ValueError(f'{encode_name(dst)} is a file or a link: give a new folder')
 
+def _added(dst):
+    "Files that somebody put into a copy."
+    ours = read_journal(dst).keys()
+    with contextlib.suppress(ValueError): ours |= {decode_name(o) for o in read_manifest(dst).changes.get('from', ()) if isinstance(o, str)}
+    return [p for p, st in file_tree(dst).items() if st[0] != 'dir' and p.split('/')[0] != HOME and p not in ours]
+
 def _is_done(dst, settings, force):
     "Whether the very copy is there; a `ValueError` where something else is."
     if not dst.exists() or not any(dst.iterdir()): return False
@@ -157,6 +163,7 @@ def _is_done(dst, settings, force):
     if there['state'] == 'done' and there['settings'] == settings: return True
     if there['state'] == 'undoing' and not force: raise ValueError(f'{encode_name(dst)} is being taken back: run undo on it again, or force to replace it')
     if not force: raise ValueError(f'{encode_name(dst)} is a corrected copy of other data or settings: give a new folder, or force to replace it')
+    if others := _added(dst): raise ValueError(f'{encode_name(dst)} holds {len(others):,} files that are not of the copy, the first is {encode_name(others[0])!r}: move them away before it is replaced')
     return False
 
 def _wipe(folder):

@@ -281,6 +281,9 @@ def test_again_and_with_other_settings(folder, issues, tmp_path):
     correct_copy(folder, dst, issues); assert snapshot(dst) == first
     with pytest.raises(ValueError, match='other data or settings'): correct_copy(folder, dst, plan_corrections(issues, split='train'))
     assert snapshot(dst) == first
+    (dst/'results.txt').write_text('hours of work')
+    with pytest.raises(ValueError, match="not of the copy, the first is 'results.txt'"): correct_copy(folder, dst, plan_corrections(issues, split='train'), force=True)
+    (dst/'results.txt').unlink()
     assert correct_copy(folder, dst, plan_corrections(issues, split='train'), force=True).counts() == {'relabel': 9}
     assert [o.name for o in tmp_path.iterdir() if o.name.startswith('.')] == []
     (folder/'notes.txt').write_text('other notes')
