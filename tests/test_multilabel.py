@@ -220,6 +220,6 @@ def test_find(folder, tmp_path, mode, capsys):
     assert np.load(tmp_path/'o'/'predictions'/'noise_matrix.npy').shape == (10, 2, 2) and np.load(tmp_path/'o'/'predictions'/'posterior.npy').shape == (120, 10)
     assert (tmp_path/'o'/'suspects.png').stat().st_size > 10_000
     page = (tmp_path/'o'/'report.html').read_text()
-    assert 'Which classes are forgotten' in page and ('item_issues' in page or s['sure'] == 'no')
+    assert 'Which classes are forgotten' in page and ("--label-delim &#x27; &#x27;" in page or s['sure'] == 'no')
     main(['find', str(folder/'noisy.csv'), '--label-delim', ' ', '--out', str(tmp_path/'o2'), '--decisions', str(folder/'noisy.csv')])
     assert '--decisions is for data with one label' in capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_find_in_a_table(tmp_path, capsys):
     said = capsys.readouterr().out
     assert 'read as a table of features' in said and '1 number (c) and 1 category (d)' in said and "left out: 'id' (an identifier)" in said
     issues, report = read_issues(tmp_path/'out'/'issues.csv'), (tmp_path/'out'/'report.html').read_text()
-    assert len(issues) == 150 and issues.is_label_issue.any() and '<dl class="words">' in report and 'table.loc[row' in report and (tmp_path/'out'/'suspects.png').exists()
+    assert len(issues) == 150 and issues.is_label_issue.any() and '<table class="compared">' in report and '--label-col species' in report and (tmp_path/'out'/'suspects.png').exists()
     assert (tmp_path/'t.csv').read_bytes() == before and 'done already' not in said
     d.loc[3, 'c'] = 9.9; write(d, tmp_path/'t.csv')
     assert main([*args, '--ignore', 'a, b', '--cat', 'd']) == 2 and 'other settings (items)' in capsys.readouterr().err   # another value is another table
