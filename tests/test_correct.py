@@ -310,6 +310,32 @@ def test_a_part_of_other_settings_is_replaced(folder, issues, tmp_path):
     assert m.counts() == {'prune': 12}
     undo(tmp_path/'dst'); assert snapshot(tmp_path/'dst') == snapshot(folder)
 
+def test_stopped_while_one_copy_takes_the_place_of_another(folder, issues, tmp_path, monkeypatch):
+    import fastclean.copies as copies
+    dst, rename, plan = tmp_path/'dst', os.rename, plan_corrections(issues, 'prune')
+    correct_copy(folder, dst, issues)
+    def stop(a, b):
+        if Path(a).name.endswith('part'): raise OSError('killed')
+        rename(a, b)
+    monkeypatch.setattr(copies.os, 'rename', stop)
+    with pytest.raises(OSError, match='killed'): correct_copy(folder, dst, plan, force=True)
+    monkeypatch.setattr(copies.os, 'rename', rename)
+    assert not dst.exists()
+    assert correct_copy(folder, dst, plan).counts() == {'prune': 12}
+    assert [o.name for o in tmp_path.iterdir() if o.name.startswith('.')] == []
+    undo(dst); assert snapshot(dst) == snapshot(folder)
+
+def test_links_to_files_elsewhere(issues, folder, tmp_path):
+    "A folder of links to a store: the links move, the store is not touched."
+    store, src = tmp_path/'store', tmp_path/'farm'
+    os.rename(folder, store)
+    for p in sorted(store.rglob('*.png')): (src/p.relative_to(store)).parent.mkdir(parents=True, exist_ok=True); os.symlink(p, src/p.relative_to(store))
+    before = snapshot(store), snapshot(src)
+    m = correct_copy(src, tmp_path/'dst', issues)
+    assert m.counts() == {'relabel': 12} and all((tmp_path/'dst'/o).is_symlink() and (tmp_path/'dst'/o).exists() for o in m.changes.to)
+    undo(tmp_path/'dst')
+    assert (snapshot(store), snapshot(tmp_path/'dst')) == before
+
 def test_two_at_once(folder, issues, tmp_path):
     def also(files):
         with pytest.raises(CacheLockedError): correct_copy(folder, tmp_path/'dst', issues)
