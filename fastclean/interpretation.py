@@ -45,16 +45,27 @@ def _is_training_set(learn, ds):
     return all(o is not None and not isinstance(o, pd.DataFrame) and len(o) and isinstance(o[0], (str, os.PathLike)) for o in (a, b)) and set(map(str, a)) <= set(map(str, b))
 
 def _answers(learn, dl, act, split):
-    "A record of what a learner says of a loader's items; its outputs as fastai has them: probabilities, targets, decoded, losses."
+    "A record of what a learner says of a loader's items; their dataset; where they are in it; the outputs as fastai has them: probabilities, targets, decoded, losses."
     ds, K = dl.dataset, len(class_names(learn.dls))
     y = given_labels(ds)
     has = y.ndim == 2 or bool((y >= 0).all())
     with learn.no_bar(), learn.no_logging(): p, t, d, *loss = learn.get_preds(dl=dl, with_loss=has, with_decoded=True, act=act)
     if y.ndim == 1 and is_multi_label(learn.dls.train_ds): y = np.zeros((len(y), K), int)   # of unlabelled items
     names, group = number_repeats(item_names(ds, learn.dls.path))
-    record = Predictions.from_arrays(y, p.float().cpu().numpy(), class_names(learn.dls), names, split if has else 'unlabelled', meta=dict(learner=type(learn.model).__name__, in_sample=split == 'train', versions=versions('fastai', 'torch')),
-                                     extra=pd.DataFrame(dict(group=group)))
-    return record, (p, t, d, *loss)
+    meta = dict(learner=type(learn.model).__name__, in_sample=split == 'train', versions=versions('fastai', 'torch'))
+    try: record = Predictions.from_arrays(y, p.float().cpu().numpy(), class_names(learn.dls), names, split if has else 'unlabelled', meta=meta, extra=pd.DataFrame(dict(group=group)))
+    except ValueError as e: raise ValueError(f'the learner gives no probabilities ({e}): if these are logits, give act=, such as partial(torch.softmax, dim=-1)') from e
+    return record, ds, np.stack([np.zeros(len(names), int), np.arange(len(names))], 1), (p, t, d, *loss)
+
+def _training_part(oof, learn):
+    "The training items of out-of-fold predictions, as `_answers` gives a record."
+    if oof.vocab != class_names(learn.dls): raise ValueError(f'oof has the classes {oof.vocab[:5]}, the learner has {class_names(learn.dls)[:5]}: they must be the same, in the same order')
+    if not (oof.split == 'train').any(): raise ValueError('oof holds no training items: give the predictions of a KFoldLearner on the same DataLoaders')
+    record = oof[oof.split == 'train']
+    return record, learn.dls.train_ds, find_items([learn.dls.train_ds], record.items, learn.dls.path), _own_losses(record)
+
+def _warn_in_sample(record):
+    if record.meta.get('in_sample'): warn('a model has learnt the wrong labels that it was trained on: give oof=, the out-of-fold predictions of KFoldLearner', InSampleWarning, stacklevel=3)
 
 def _join_records(records):
     "Records of different items as one; names that occur in several are numbered."
@@ -104,28 +115,21 @@ class CleanlabInterpretation(ClassificationInterpretation):
     )->'CleanlabInterpretation': # Over the training items, if `oof` is given, the items of `ds_idx` or `dl`, and those of `test_dl`
         "Interpret a learner, and the labels that it was checked by."
         train, dls, parts = learn.dls.train_ds, learn.dls, []
-        if oof is not None: parts.append((_training_part(oof, learn), train, None))
+        if oof is not None: parts.append(_training_part(oof, learn))
         if dl is None and ds_idx == 0:
             if oof is None: dl = plain_dl(dls, train)
         elif dl is None: dl = dls[ds_idx].new(shuffle=False, drop_last=False)
         if dl is not None:
             split = 'train' if ds_idx == 0 or _is_training_set(learn, dl.dataset) else ds_split(ds_idx) if dl.dataset is dls[ds_idx].dataset else 'test'
-            if split == 'train': warn('a model has learnt the wrong labels that it was trained on: give oof=, the out-of-fold predictions of KFoldLearner', InSampleWarning, stacklevel=2)
-            record, answers = _answers(learn, dl, act, split)
-            if len(answers) < 4: raise ValueError('the items of this loader have no labels to interpret: give them as test_dl, beside items that have')
-            parts.append((record, dl.dataset, answers))
-        else: parts[0] = (*parts[0][:2], _own_losses(parts[0][0]))
-        if test_dl is not None: parts.append((_answers(learn, test_dl, act, 'test')[0], test_dl.dataset, None))
-        return cls._from_parts(parts, dl, learn, act, filter_by, features)
-
-    @classmethod
-    def _from_parts(cls, parts, dl, learn, act, filter_by, features):
-        "From records with their datasets; fastai's methods are about the one that has answers."
-        records, datasets, answers = zip(*parts)
-        n, i = np.cumsum([0, *map(len, records)]), next(i for i, a in enumerate(answers) if a)
-        at = [find_items([ds], r.items, learn.dls.path) if r.meta.get('in_sample') is None else np.stack([np.zeros(len(r), int), np.arange(len(r))], 1) for r, ds in zip(records, datasets)]
+            parts.append(_answers(learn, dl, act, split))
+            if len(parts[-1][-1]) < 4: raise ValueError('the items of this loader have no labels to interpret: give them as test_dl, beside items that have')
+        shown = len(parts) - 1
+        if test_dl is not None: parts.append(_answers(learn, test_dl, act, 'test'))
+        records, datasets, at, answers = zip(*parts)
+        n = np.cumsum([0, *map(len, records)])
         for d, o in enumerate(at): o[o[:, 0] == 0, 0] = d
-        self = cls(_join_records(records), np.arange(n[i], n[i + 1]), answers[i], learn.dls, datasets, np.concatenate(at), learn, act, filter_by, features)
+        self = cls(_join_records(records), np.arange(n[shown], n[shown + 1]), answers[shown], dls, datasets, np.concatenate(at), learn, act, filter_by, features)
+        _warn_in_sample(self.record)
         if dl is not None: self.dl = dl
         return self
 
@@ -145,6 +149,7 @@ class CleanlabInterpretation(ClassificationInterpretation):
         datasets = () if dls is None else [dl.dataset for dl in (*dls.loaders, *([test_dl] if test_dl else []))]
         at = None if dls is None else find_items(datasets, preds.items, dls.path)
         if dls is not None and (class_names(dls) != preds.vocab or (at < 0).all()): raise ValueError('these predictions are not of these DataLoaders: they have other classes or items')
+        _warn_in_sample(preds)
         return cls(preds, shown, _own_losses(preds[shown]), dls, datasets, at, filter_by=filter_by, features=features)
 
     def __repr__(self): return f'{type(self).__name__} of {self.record!r}'
@@ -303,8 +308,3 @@ class CleanlabInterpretation(ClassificationInterpretation):
         "Draw how often the model is right at each level of its confidence, by the given and by the believed labels."
         return plot_calibration(self.record, self.posterior, **kwargs)
 
-def _training_part(oof, learn):
-    "The training items of out-of-fold predictions."
-    if oof.vocab != class_names(learn.dls): raise ValueError(f'oof has the classes {oof.vocab[:5]}, the learner has {class_names(learn.dls)[:5]}: they must be the same, in the same order')
-    if not (oof.split == 'train').any(): raise ValueError('oof holds no training items: give the predictions of a KFoldLearner on the same DataLoaders')
-    return oof[oof.split == 'train']

@@ -392,9 +392,32 @@ def test_images_of_a_source_and_their_folds(tmp_path):
     from fastclean.featurefolds import FeatureFolds
     from fastclean.loaders import source_dls
     folder = digits_sample(tmp_path/'digits')
-    for o in sorted(folder.rglob('*.png'))[::2]: o.unlink()
+    for i, o in enumerate(sorted(folder.rglob('*.png'))):
+        if i % 8: o.unlink()
     dls = source_dls(read_source(folder), 32)
-    ff = FeatureFolds(dls, n_splits=3, rounds=1)
+    ff = FeatureFolds(dls, n_splits=3, rounds=1, image_size=64)
     b = CleanlabInterpretation.from_predictions(ff.predictions(), dls, features=ff)
     assert b.show_item(b.record.items[5]).size == (32, 32) and b.inputs.shape[0] == len(b.record) and len(b.losses) == len(b.record)
     assert (b[[4]][2].numpy() == b.record.given_label[[4]]).all()
+
+def test_predictions_that_are_in_sample_warn_wherever_they_come_from(learners):
+    learn = learners['rows']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', InSampleWarning)
+        own = Predictions.from_learner(learn, ds_idx=0)
+    with pytest.warns(InSampleWarning, match='KFoldLearner') as caught: CleanlabInterpretation.from_predictions(own, learn.dls)
+    assert caught[0].filename == __file__
+    with pytest.warns(InSampleWarning): CleanlabInterpretation.from_learner(learn, oof=own[::-1])
+
+def test_out_of_fold_predictions_in_another_order_are_the_same_items(learners):
+    learn = learners['images']
+    oof = out_of_fold(learn)
+    a, b = (CleanlabInterpretation.from_learner(learn, oof=o) for o in (oof, oof[::-1][::2]))
+    assert np.array_equal(np.asarray(a.show_item(oof.items[-1])), np.asarray(b.show_item(oof.items[-1])))
+
+def test_logits_are_named(learners):
+    learn = learners['images']
+    loss, learn.loss_func = learn.loss_func, torch.nn.CrossEntropyLoss()
+    try:
+        with pytest.raises(ValueError, match='logits, give act='): CleanlabInterpretation.from_learner(learn)
+    finally: learn.loss_func = loss
