@@ -32,3 +32,4 @@ from .report import *
 from .audit import audit, audit_result, confirm, read_audit, write_audit
 from .auditpage import write_audit_page
 from .losses import *
+from .recipe import unfreezing_groups, unfreezing_stages
