@@ -80,7 +80,7 @@ def _card(r, o, i, sides=None):
     table = sides and isinstance(o, dict)
     text = (f'<div class="text"><span class="no">#{i + 1:,}</span><span class="was">{_name(r.given_label)}</span>'
             f'<span class="now">→ {_name(r.suggested_label)}{"" if r.suggested_prob >= .5 else "?"}</span>'
-            f'<span class="small"><span class="p">{_prob(r.suggested_prob)}</span> · {tags}</span><span class="small">{"row " if isinstance(o, (str, dict)) else ""}<bdi class="item" title="{_esc(r.item)}">{_esc(r.item)}</bdi></span></div>')
+            f'<span class="small"><span class="p">{_prob(r.suggested_prob)}</span> · {tags}</span><span class="small name">{"row " if isinstance(o, (str, dict)) else ""}<bdi class="item" title="{_esc(r.item)}">{_esc(r.item)}</bdi></span></div>')
     if not sides: return f'<li class="card">{_picture(o)}{text}</li>'
     return f'<li class="card ev">{text}{_compared(o, sides)}</li>' if table else f'<li class="card ev"><div class="self">{_picture(o)}{text}</div>{_sides(sides)}</li>'
 
