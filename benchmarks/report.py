@@ -3,14 +3,14 @@
     python benchmarks/report.py [--n 1000000] [--classes 100]
 
 The probabilities are mapped from disk, as `Predictions.load(folder, mmap=True)` gives them. Each step is timed, by the clock and by the processor; the memory is the peak of the process so far."""
-import argparse, resource, sys, tempfile, time
+import argparse, resource, tempfile, time
 from pathlib import Path
 
-def main(n, K, d):
+def main(n, K, d, folder):
     import numpy as np
     from PIL import Image
     from fastclean.core import Predictions
-    rng, folder = np.random.default_rng(0), Path(tempfile.mkdtemp())
+    rng = np.random.default_rng(0)
     true = rng.integers(K, size=n); y = np.where(rng.random(n) < .1, (true + rng.integers(1, K, n)) % K, true)
     p = np.lib.format.open_memmap(folder/'p.npy', 'w+', np.float32, (n, K)); x = np.lib.format.open_memmap(folder/'x.npy', 'w+', np.float16, (n, d))
     centres = rng.normal(size=(K, d)).astype(np.float32)
@@ -45,4 +45,4 @@ if __name__ == '__main__':
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--n', type=int, default=1_000_000); ap.add_argument('--classes', type=int, default=100); ap.add_argument('--dims', type=int, default=256)
     a = ap.parse_args()
-    sys.exit(main(a.n, a.classes, a.dims))
+    with tempfile.TemporaryDirectory() as t: main(a.n, a.classes, a.dims, Path(t))
