@@ -40,7 +40,8 @@ def shown(
 )->str: # Text that can be printed anywhere, on one line
     "What a stranger's file says, safe to print."
     if isinstance(o, str): return repr(o[:n]) + ('…' if len(o) > n else '')
-    return repr(o) if o is None or isinstance(o, (bool, float)) or (isinstance(o, int) and abs(o) < 10**30) else f'a {type(o).__name__}'
+    if isinstance(o, int) and abs(o) >= 10**30: return 'a huge number'      # its digits could fill a book
+    return repr(o) if o is None or isinstance(o, (bool, int, float)) else f'a {type(o).__name__}'
 
 def refusals(
     rows=(), # Tuples of row, item, label, reason
