@@ -18,7 +18,7 @@ from fastclean.data import read_source
 from fastclean.issues import find_label_issues, write_issues
 from fastclean.undo import undo
 
-EXAMPLES = int(os.environ.get('FASTCLEAN_HOSTILE', 400))
+EXAMPLES = int(os.environ.get('FASTCLEAN_HOSTILE', 150))
 VOCAB = ['cat', 'dog', 'pig']
 PATHS = ['..', '../x', '../../etc/passwd', '/etc/passwd', '/', '', '.', './cat/0.png', 'cat/../dog/1.png', 'cat\\0.png', 'C:\\x', 'C:cat/0.png', '\\\\server\\share', 'cat/0.png\0', 'cat/\n', 'out.png', 'far/0.png', 'link.png',
          'cat', 'cat/', '.fastclean/correct.json', 'cat/0.png/', '\udcff', '\ud800', 'CON', 'a'*5000, 'cat/0.PNG', '~/x', 'file:///etc/passwd', '$(touch x)', 'dog/\\xff.png', 'cat/away.png']
