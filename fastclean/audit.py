@@ -118,10 +118,15 @@ class AuditResult:
         if f['seen'] and o['seen']: lines += [f"So the list holds {_share('recall')} of all wrong labels, which are {_share('noise_rate')} of the labels"]
         return '\n'.join([*lines, f'({self.confidence:.0%} intervals, exact)'])
 
+def _plain(o):
+    "An answer as a label: no numpy scalar, and a whole number where a column with gaps made it a float."
+    if isinstance(o, np.generic): o = o.item()
+    return None if o is None or o != o else int(o) if isinstance(o, float) and o.is_integer() else o
+
 def _counts(seen, n_all, no_answer):
     "Of one group: its size, how many were answered, wrong, could not be told, and have the right suggestion."
     unsure = seen.label.isin(no_answer)
-    same = lambda col: np.array([(type(a), a) == (type(b), b) for a, b in zip(seen.label, seen[col])], dtype=bool)
+    same = lambda col: np.array([(type(a), a) == (type(b), b) for a, b in zip(seen.label.map(_plain), seen[col].map(_plain))], dtype=bool)
     return dict(all=int(n_all), seen=len(seen), wrong=int((~same('given_label') & ~unsure).sum()), unsure=int(unsure.sum()), suggested=int(same('suggested_label').sum()))
 
 def _bounds(c, k, confidence):
@@ -182,8 +187,9 @@ def confirm(
 )->Predictions: # A copy with these labels, `verified`, and `extra['original_label']`
     "Put what a person has said into the record."
     if preds.multi_label: raise ValueError('confirm is for data with one label for each item')
-    number = {(type(v), v): k for k, v in enumerate(preds.vocab)}
-    d = answers[[o is not None and o == o and ((type(o), o) in number or o != UNSURE) for o in answers.label]]
+    number = {(type(v), v): k for k, v in enumerate(map(_plain, preds.vocab))}
+    label = pd.Series([_plain(o) for o in answers.label], index=answers.index, dtype=object)
+    d = answers.assign(label=label)[[o is not None and ((type(o), o) in number or o != UNSURE) for o in label]]
     at, y = pd.Index(preds.items.astype(str)).get_indexer(d['item'].astype(str)), np.array([number.get((type(o), o), -1) for o in d.label], dtype=int)
     if (at < 0).any(): raise ValueError(f"{d['item'][at < 0].iloc[0]!r} is not among the items of these predictions")
     if (y < 0).any(): raise ValueError(f'{d.label[y < 0].iloc[0]!r} is not one of the classes')

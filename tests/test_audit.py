@@ -292,3 +292,13 @@ def test_command_on_what_is_no_result(found, capsys, damage):
 def test_command_without_the_source(found, capsys):
     (found[0].parent/'t.csv').unlink()
     assert run(capsys, found[0])[0] == 0 and 'cannot be read' in (found[0]/'audit'/'audit.html').read_text()
+
+def test_answers_of_other_types_are_the_same_answers():
+    preds, true = make(300, vocab=[0, 1, 2, 3])
+    issues = find_label_issues(preds)
+    sheet = answer(preds, true, audit(issues, 60))
+    expect = str(audit_result(issues, sheet))
+    for label in (sheet.label.astype(np.int64), sheet.label.astype(float), pd.Series(list(np.array(sheet.label, dtype=np.int8)), dtype=object)):
+        assert str(audit_result(issues, sheet.assign(label=label))) == expect and (confirm(preds, sheet.assign(label=label)).given_label == confirm(preds, sheet).given_label).all()
+    gaps = sheet.label.astype(float); gaps[0] = np.nan
+    assert confirm(preds, sheet.assign(label=gaps)).verified.sum() == 59
