@@ -13,6 +13,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastclean.audit._counts': ('audit.html#_counts', 'fastclean/audit.py'),
                                  'fastclean.audit._key': ('audit.html#_key', 'fastclean/audit.py'),
                                  'fastclean.audit._open': ('audit.html#_open', 'fastclean/audit.py'),
+                                 'fastclean.audit._plain': ('audit.html#_plain', 'fastclean/audit.py'),
                                  'fastclean.audit._ratio': ('audit.html#_ratio', 'fastclean/audit.py'),
                                  'fastclean.audit._typed': ('audit.html#_typed', 'fastclean/audit.py'),
                                  'fastclean.audit.audit': ('audit.html#audit', 'fastclean/audit.py'),

@@ -33,3 +33,9 @@ from .audit import audit, audit_result, confirm, read_audit, write_audit
 from .auditpage import write_audit_page
 from .losses import *
 from .recipe import unfreezing_groups, unfreezing_stages
+from .callback.core import train_items
+from .callback.dynamics import *
+from .callback.noise_layers import *
+from .callback.joint import *
+from .callback.elr import *
+from .callback.weights import *

@@ -77,6 +77,7 @@ class _Numbers:
 class ItemIds(Callback):
     "Knows the items of each batch of training, as `learn.item_ids.items`."
     order, run_valid = -8, False # after `TrainEvalCallback`, before whatever asks for the items
+    _stateattrs = ('_numbers',) # a learner whose training was broken off can be exported: the loader stays here
     def before_train(self):
         "Let the loader number its batches for this epoch."
         self._numbers = _Numbers(vars(self.learn.dl).get('dl', self.learn.dl))   # a `DistributedDL` deals out the batches of another

@@ -1,0 +1,1 @@
+"Callbacks that train past wrong labels, and that record how the items are learnt."
