@@ -1,12 +1,13 @@
 """Out-of-fold predictions three ways, in one run: the loop of fastai tutorials, `KFoldLearner` and `FeatureFolds`.
 
     python benchmarks/speed.py [--n 2000] [--size 160] [--ways loop kfold kfold loop features]
+    python benchmarks/speed.py --paired --n 150 --size 64     # loop and KFoldLearner fold by fold in turn, processor's seconds: what a busy machine does not blur
 
 Images of Imagenette, one label in ten wrong; the same backbone (EfficientNet-Lite0, pretrained), image size and folds for all. The loop makes a fresh learner for each fold, calls `fine_tune(2)` and
 `get_preds`; `KFoldLearner` does the same through its own machinery; `FeatureFolds` is fastclean's default, rounds included, features computed in its time. Prints seconds, ratio, average precision and F1;
 the loop comes before and after `KFoldLearner`, so that a machine that grows slower or busier is fair to both, and the processor's seconds, threads together, stand beside those of the clock.
 """
-import argparse, os, time, warnings
+import argparse, os, tempfile, time, warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from sklearn.model_selection import StratifiedKFold
 from fastclean.core import Predictions
 from fastclean.featurefolds import FeatureFolds
 from fastclean.features import load_backbone
+from fastclean.folds import FoldCache
+from fastclean.foldtask import FitCall, FoldJob, run_fold
 from fastclean.issues import find_label_issues
 from fastclean.kfold import KFoldLearner
 from fastclean.noise import SymmetricNoise
+from fastclean.parts import read_parts
 
 DATA = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 
@@ -59,12 +63,38 @@ def in_order(preds): return preds.pred_probs[np.argsort(preds.items.astype(int))
 WAYS = dict(loop=loop, kfold=lambda d, size: in_order(KFoldLearner(dataloaders(d, size), learner).run(quietly).predictions()),
             features=lambda d, size: in_order(FeatureFolds(dataloaders(d, size), image_size=size).predictions()))
 
+def paired(d, size, rounds=2):
+    "Processor's seconds of each fold in the loop and in `KFoldLearner`, in turn; reading the items and looking at the learner, which `KFoldLearner` does once, are in its sum."
+    dls, seconds = dataloaders(d, size), dict(loop=0., kfold=0.)
+    def timed(way, f):
+        start = time.process_time(); f(); seconds[way] += time.process_time() - start
+    def once():
+        parts = read_parts(dls)
+        job.ok = [p.ok for p in parts]
+        kf._look(job)
+    def loop_fold(valid):
+        learn = learner(dataloaders(d, size, valid)); quietly(learn)
+        with learn.no_bar(): learn.get_preds()
+    kf = KFoldLearner(dls, learner)
+    with tempfile.TemporaryDirectory() as t:
+        job = FoldJob(dls, learner, kf.fold, [], kf.vocab, FitCall('run', (quietly,)), 42, cache=FoldCache(Path(t)/'cache', dict(kind='speed')))
+        with job.cache.open():
+            for r in range(rounds):
+                timed('kfold', once)
+                for f in range(5):
+                    both = [('loop', lambda: loop_fold(kf.fold == f)), ('kfold', lambda: run_fold(job, f))]
+                    for way, run in both if (f + r) % 2 else both[::-1]: timed(way, run)
+                    print(f'round {r + 1}, fold {f + 1}:', {k: round(v, 1) for k, v in seconds.items()}, flush=True)
+    print(f"KFoldLearner takes {seconds['kfold']/seconds['loop']:.3f} of the loop's time")
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('--n', type=int, default=2000); a.add_argument('--size', type=int, default=160); a.add_argument('--ways', nargs='*', default='loop kfold kfold loop features'.split())
+    a.add_argument('--paired', action='store_true')
     a = a.parse_args()
     warnings.simplefilter('ignore')
     d = frame(a.n); vocab = sorted(d.label.unique())
+    if a.paired: load_backbone(); return paired(d, a.size)
     y, wrong = np.array([vocab.index(o) for o in d.label]), (d.label != d.true).to_numpy()
     load_backbone(); rows = []
     for way in a.ways:
