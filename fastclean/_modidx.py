@@ -1125,6 +1125,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastclean.retrain._Labels.encodes': ('retrain.html#_labels.encodes', 'fastclean/retrain.py'),
                                    'fastclean.retrain._call': ('retrain.html#_call', 'fastclean/retrain.py'),
                                    'fastclean.retrain._check': ('retrain.html#_check', 'fastclean/retrain.py'),
+                                   'fastclean.retrain._cleaned': ('retrain.html#_cleaned', 'fastclean/retrain.py'),
                                    'fastclean.retrain._names': ('retrain.html#_names', 'fastclean/retrain.py'),
                                    'fastclean.retrain._readable': ('retrain.html#_readable', 'fastclean/retrain.py'),
                                    'fastclean.retrain._train': ('retrain.html#_train', 'fastclean/retrain.py'),

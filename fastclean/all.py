@@ -39,3 +39,4 @@ from .callback.noise_layers import *
 from .callback.joint import *
 from .callback.elr import *
 from .callback.weights import *
+from .retrain import clean_and_retrain
