@@ -40,3 +40,4 @@ from .callback.joint import *
 from .callback.elr import *
 from .callback.weights import *
 from .retrain import clean_and_retrain
+from .calibration import *
