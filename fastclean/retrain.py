@@ -44,21 +44,13 @@ THUMBNAIL = 256 # features of an image that are its small copy
 
 class _Features(Transform):
     "The features of an item, by its name."
-    def __init__(self, x, names, mean, std): # Features, (n, d); names of the items; mean and standard deviation of the columns
-        self.x, self.row, self.mean, self.std = x, {n: i for i, n in enumerate(names)}, mean, std
-
-    def encodes(self, o:str): # Name of an item
-        "Its features."
-        return TensorBase(self.x[self.row[o]])
+    def __init__(self, x, names, mean, std): self.x, self.row, self.mean, self.std = x, {n: i for i, n in enumerate(names)}, mean, std
+    def encodes(self, o:str): return TensorBase(self.x[self.row[o]])
 
 class _Labels(Transform):
     "The given label of an item, by its name."
-    def __init__(self, names, labels): # Names of the items; their labels
-        self.label = dict(zip(names, labels))
-
-    def encodes(self, o:str): # Name of an item
-        "Its label."
-        return self.label[o]
+    def __init__(self, names, labels): self.label = dict(zip(names, labels))
+    def encodes(self, o:str): return self.label[o]
 
 class FeatureDL(TfmdDL):
     "Takes the rows of a batch out of the features at once."
@@ -171,14 +163,14 @@ class Retrained:
     preds:Predictions # The predictions it was made from
     corrections:object # The `Plan` of what was changed
     learners:dict # By the same names: the trained Learners
-    learner:Learner # The one trained on the cleaned labels, which predicts the user's items; with a head on features of texts, their features
+    learner:Learner # The one trained on the cleaned labels: of the user's items; of their features where a head was trained on those of texts, or of images that are no PIL images
     settings:dict # How it was made
 
     @property
     def recovered(self)->float: # 1 where training on cleaned labels is as good as on true ones; NaN where the truth is not known or costs nothing
         "Share of the accuracy that wrong labels cost and cleaning gave back."
         acc = self.table.accuracy
-        if 'true' not in acc or 'given' not in acc or acc['true'] == acc['given']: return float('nan')
+        if 'true' not in acc or 'given' not in acc or acc['true'] <= acc['given']: return float('nan')
         return float((acc['cleaned'] - acc['given'])/(acc['true'] - acc['given']))
 
     def __repr__(self):
@@ -241,6 +233,20 @@ def _cleaned(dls, issues, action, threshold, only, preds):
     new.corrections = replace(plan, settings=plan.settings | dict(action=action))
     return new
 
+def _compare(todo, make, call, seed, names, true, valid):
+    "A table of what each of several DataLoaders trains to, and the learners."
+    rows, learners = {}, {}
+    for name, d in todo.items():
+        start = perf_counter()
+        learners[name] = learn = _train(d, make, call, seed)
+        hit = float((learner_probs(learn, plain_dl(d, d.valid_ds)).argmax(1) == valid).mean())
+        rows[name] = (len(d.train_ds), _wrong(d, names, true), hit, *wilson(hit, len(valid)), perf_counter() - start)
+    return pd.DataFrame(rows.values(), index=list(rows), columns=['n', 'wrong', 'accuracy', 'low', 'high', 'seconds']), learners
+
+def _pictures(dls, folds):
+    "Whether the items are read as PIL images, which a learner of images can take."
+    return folds.kind == 'image' and isinstance(dls.train_ds, Datasets) and isinstance(dls.train_ds.tls[0][int(folds.ok.argmax())], PILBase)
+
 def _check(dls, learner_fn, finder):
     "What can be trained again and compared."
     if is_multi_label(dls.train_ds): raise ValueError('clean_and_retrain is for data with one label for each item')
@@ -275,13 +281,7 @@ def clean_and_retrain(
     if valid is None: valid = given_labels(data.valid_ds)
     cleaned = _cleaned(data, issues, action, threshold, only, preds)
     todo = dict(given=data, cleaned=cleaned) | ({} if true is None else dict(true=relabel_dls(data, {0: true}))) if compare else dict(cleaned=cleaned)
-    rows, learners = {}, {}
-    for name, d in todo.items():
-        start = perf_counter()
-        learners[name] = learn = _train(d, make, call, seed)
-        hit = float((learner_probs(learn, plain_dl(d, d.valid_ds)).argmax(1) == valid).mean())
-        rows[name] = (len(d.train_ds), _wrong(d, names, true), hit, *wilson(hit, len(valid)), perf_counter() - start)
-    table = pd.DataFrame(rows.values(), index=list(rows), columns=['n', 'wrong', 'accuracy', 'low', 'high', 'seconds'])
-    learn, image = learners['cleaned'], frozen and finder.kind == 'image'
+    table, learners = _compare(todo, make, call, seed, names, true, valid)
+    learn = learners['cleaned']
     settings = dict(learner=f'head on features of {finder._net.name}' if frozen else type(learn.model).__name__, fit=str(call), action=action, threshold=cleaned.corrections.settings['threshold'], only=only, seed=seed, valid=len(valid), finder=preds.meta)
-    return Retrained(table, issues, preds, cleaned.corrections, learners, image_learner(dls, finder, learn) if image else learn, settings)
+    return Retrained(table, issues, preds, cleaned.corrections, learners, image_learner(dls, finder, learn) if frozen and _pictures(dls, finder) else learn, settings)

@@ -200,7 +200,9 @@ class _PerItem(nn.Module):
         super().__init__()
         self.W, self.head = nn.Parameter(torch.as_tensor(W, dtype=torch.float32)), nn.Linear(d, W.size)
         nn.init.zeros_(self.head.weight); nn.init.zeros_(self.head.bias)
-    def departures(self, f): return self.head(f).view(-1, *self.W.shape)
+    def departures(self, f): # Features, (n, d)
+        "What is added to log T for each item, (n, K, K)."
+        return self.head(f).view(-1, *self.W.shape)
 
 class InstanceTransition(NoiseLayer):
     "A noise matrix for each item, T(x), from the features of the model's last layer, drawn towards that of its class."
