@@ -44,13 +44,21 @@ THUMBNAIL = 256 # features of an image that are its small copy
 
 class _Features(Transform):
     "The features of an item, by its name."
-    def __init__(self, x, names, mean, std): self.x, self.row, self.mean, self.std = x, {n: i for i, n in enumerate(names)}, mean, std
-    def encodes(self, o:str): return TensorBase(self.x[self.row[o]])
+    def __init__(self, x, names, mean, std): # Features, (n, d); names of the items; mean and standard deviation of the columns
+        self.x, self.row, self.mean, self.std = x, {n: i for i, n in enumerate(names)}, mean, std
+
+    def encodes(self, o:str): # Name of an item
+        "Its features."
+        return TensorBase(self.x[self.row[o]])
 
 class _Labels(Transform):
     "The given label of an item, by its name."
-    def __init__(self, names, labels): self.label = dict(zip(names, labels))
-    def encodes(self, o:str): return self.label[o]
+    def __init__(self, names, labels): # Names of the items; their labels
+        self.label = dict(zip(names, labels))
+
+    def encodes(self, o:str): # Name of an item
+        "Its label."
+        return self.label[o]
 
 class FeatureDL(TfmdDL):
     "Takes the rows of a batch out of the features at once."

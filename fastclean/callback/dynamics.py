@@ -149,8 +149,13 @@ def plot_data_map(
 class _FakeClass(Relabel):
     "Gives some items the label of one class more."
     @property
-    def vocab(self): return [*self.pipe.vocab, 'fake class']
-    def decodes(self, o): return self.pipe.decode(o) if int(o) < len(self.pipe.vocab) else 'fake class'
+    def vocab(self):
+        "Names of the classes, and of the fake one."
+        return [*self.pipe.vocab, 'fake class']
+
+    def decodes(self, o): # Class number
+        "Its name."
+        return self.pipe.decode(o) if int(o) < len(self.pipe.vocab) else 'fake class'
 
 def fake_class(
     dls, # fastai DataLoaders of Datasets: images, texts; those of tables have no transform that could be put in
