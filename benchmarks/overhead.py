@@ -5,7 +5,7 @@
 Images of 64 × 64 pixels in memory, batches of 64, the small network of `fastclean find`, one thread. In each round every variant trains the same batches once, in an order drawn anew, between two trainings
 by plain cross entropy; the overhead is the median over the rounds of its processor time over the mean of those two. `plain again` is plain training in the place of a variant: what is noise. Processor time (`time.process_time`), so that other programs of the machine disturb little.
 """
-import argparse, sys, time, warnings
+import argparse, gc, sys, time, warnings
 from functools import partial
 
 import numpy as np
@@ -46,8 +46,9 @@ def seconds(dls, loss, cbs):
     learn = Learner(dls, small_net(K), loss_func=loss(), cbs=[cb() for cb in cbs])
     learn.create_opt()
     with learn.no_bar(), learn.no_logging():
-        start = time.process_time(); learn.fit(1, 1e-3)
-        return time.process_time() - start
+        start = time.process_time(); learn.fit(1, 1e-3); took = time.process_time() - start
+    del learn; gc.collect()   # a learner and its callbacks hold each other, and the last loss its graph: a hundred megabytes
+    return took
 
 def overheads(rounds, steps):
     n = steps*BS
