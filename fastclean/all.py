@@ -39,5 +39,6 @@ from .callback.noise_layers import *
 from .callback.joint import *
 from .callback.elr import *
 from .callback.weights import *
+from .frozen import *
 from .retrain import clean_and_retrain
 from .calibration import *

@@ -17,7 +17,8 @@ from fastclean.kfold import KFoldLearner
 from fastclean.loaders import given_labels, item_names, relabel_dls
 from fastclean.noise import SymmetricNoise
 from fastclean.rows import text_dls
-from fastclean.retrain import clean_and_retrain, feature_dls
+from fastclean.frozen import feature_dls
+from fastclean.retrain import clean_and_retrain
 
 torch.set_num_threads(1)
 
