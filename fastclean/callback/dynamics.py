@@ -35,6 +35,7 @@ def _forgotten(margins):
 
 class TrainingDynamics(Begin, ItemCallback):
     "Records margin, probability and error of each training item in each epoch, from the training's own forward passes."
+    _resumes = ('records', 'given')
     order = SoftTargets.order + 1 # after `SoftTargets` has put the given labels back and a noise layer the model's own predictions
     def __init__(self,
         keep:bool=False, # Whether a second fit goes on with the record of the first, as the two stages of `fine_tune` should; default each fit starts anew

@@ -16,6 +16,7 @@ from ..targets import ItemCallback, SoftTargets
 # %% ../../nbs/16d_elr.ipynb #00000006
 class ELR(Begin, ItemCallback):
     "Early-learning regularisation (Liu et al., 2020): adds λ·log(1 − ⟨p, t⟩), t a running mean of each item's predictions."
+    _resumes = ('means',)
     order = SoftTargets.order + 2 # after the labels are back; before gradients are accumulated or scaled
     def __init__(self,
         lam:float=3., # λ, weight of the term

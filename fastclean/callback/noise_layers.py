@@ -19,6 +19,7 @@ from ..targets import SoftTargets
 # %% ../../nbs/16b_noise_layers.ipynb #00000006
 class NoiseLayer(Begin):
     "Base: a layer behind the model's probabilities, in training only."
+    _resumes = ('noise_layer', '_opt_of_layer')
     order, run_valid = SoftTargets.order - 1, False # before `SoftTargets` takes its targets out again after the loss
     def __init__(self,
         warmup:float=0., # Share of the training in which the layer stays as it is
