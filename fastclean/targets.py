@@ -176,6 +176,7 @@ class SoftLoss(GetAttr):
 class SoftTargets(ItemCallback):
     "Trains on soft targets and weights of the items instead of their given labels."
     order = MixHandler.order - 5 # MixUp and its like blend the targets; after `ItemIds`
+    _resumes = ('used',) # what a `Checkpoint` keeps
     def __init__(self,
         targets=None, # Probability of each class for each item of `dls.train_ds`, (n, K); default the given labels
         weights=None, # Weight of each item, (n,), at least 0; default all the same

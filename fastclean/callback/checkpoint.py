@@ -6,148 +6,209 @@
 __all__ = ['Checkpoint']
 
 # %% ../../nbs/16f_checkpoint.ipynb #00000002
-import pickle, random
+import pickle, random, tempfile
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelTrainException, CancelValidException
-from fastai.torch_core import get_model
+from fastai.callback.core import Callback, CancelFitException, CancelTrainException, CancelValidException
+from fastai.callback.schedule import ParamScheduler
+from fastai.tabular.core import Tabular
+from fastai.torch_core import get_model, rank_distrib
+from fastcore.basics import noop
 from fastcore.foundation import L
+from torch import nn
 
+from .core import Begin
 from ..core import atomic_path
+from ..identity import describe, digest
+from ..loaders import _target_tl, given_labels, item_names
 
 # %% ../../nbs/16f_checkpoint.ipynb #00000005
 def _plain(o):
-    "A value as tensors, numbers, lists and dictionaries."
+    "A value as tensors, numbers, texts, lists, tuples and dictionaries."
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
+    if isinstance(o, (list, L)) and len(o) and all(isinstance(v, torch.Tensor) and v.ndim == 0 for v in o): return dict(as_list=torch.stack([_plain(v) for v in o]))
+    if isinstance(o, (list, tuple, L)): return (tuple if isinstance(o, tuple) else list)(_plain(v) for v in o)
+    if isinstance(o, nn.Module): return dict(weights=_plain(o.state_dict()), grads=[_grad(p) for p in o.parameters()])
     if hasattr(o, 'state_dict'): return _plain(o.state_dict())
     if isinstance(o, np.ndarray): return dict(as_array=torch.from_numpy(o.copy()))
     if isinstance(o, np.generic): return o.item()
-    return o.detach().as_subclass(torch.Tensor).cpu().clone() if isinstance(o, torch.Tensor) else o
+    if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor).cpu().clone()
+    if o is None or isinstance(o, (bool, int, float, str, bytes)): return o
+    raise ValueError(f'a checkpoint keeps tensors, arrays, numbers and texts; a {type(o).__name__} is none of them')
 
-def _on(o, device):
-    "Tensors of a value on a device, and arrays as arrays."
+def _grad(p):
+    "What is left over from one epoch to the next where gradients are accumulated; else only whether there was one."
+    if p.grad is None or p.grad.is_sparse: return None
+    return _plain(p.grad) if p.grad.any() else 0
+
+def _back(o, device='cpu'):
+    "What `_plain` was given, tensors on a device."
     if isinstance(o, dict) and set(o) == {'as_array'}: return o['as_array'].numpy()
-    if isinstance(o, dict): return {k: _on(v, device) for k, v in o.items()}
-    if isinstance(o, list): return [_on(v, device) for v in o]
+    if isinstance(o, dict) and set(o) == {'as_list'}: return list(o['as_list'].unbind())
+    if isinstance(o, dict): return {k: _back(v, device) for k, v in o.items()}
+    if isinstance(o, (list, tuple)): return type(o)(_back(v, device) for v in o)
     return o.to(device) if isinstance(o, torch.Tensor) else o
+
+def _load(o, state, device):
+    "Give a module, an optimizer or a scaler its state back."
+    if not isinstance(o, nn.Module): return o.load_state_dict(_back(state, device))
+    o.load_state_dict(state['weights'])
+    for p, g in zip(o.parameters(), state['grads']): p.grad = None if g is None else g.to(p) if isinstance(g, torch.Tensor) else torch.zeros_like(p)
 
 def _random_state(dl):
     "Of Python, numpy, torch, and of the loader's own shuffling."
     name, keys, *rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=[name, keys.tolist(), *rest], torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    return dict(python=random.getstate(), numpy=(name, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 dl=dl.rng.getstate() if hasattr(dl, 'rng') else None)
 
 def _set_random_state(s, dl):
-    as_tuple = lambda o: (o[0], tuple(o[1]), o[2])
-    random.setstate(as_tuple(s['python']))
-    np.random.set_state((s['numpy'][0], np.array(s['numpy'][1], dtype=np.uint32), *s['numpy'][2:]))
-    torch.set_rng_state(s['torch'])
+    random.setstate(s['python']); np.random.set_state(s['numpy']); torch.set_rng_state(s['torch'])
     if s['cuda'] and len(s['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(s['cuda'])
-    if s['dl']: dl.rng.setstate(as_tuple(s['dl']))
+    if s['dl']: dl.rng.setstate(s['dl'])
 
 # %% ../../nbs/16f_checkpoint.ipynb #00000007
+_FASTAIS = dict(Recorder=('lrs', 'iters', 'losses'), ParamScheduler=('hps',), GradientAccumulation=('count',)) # by the callback's name
+
+def _names(cb): return getattr(type(cb), '_resumes', None) or _FASTAIS.get(type(cb).__name__, ())
+
 def _state(o, names):
     "Attributes of an object, to be kept."
-    return {k: _plain(getattr(o, k)) for k in names if k in vars(o)}
+    return {k: _plain(vars(o)[k]) for k in names if k in vars(o)}
 
 def _set_state(o, state, device):
     "Attributes as they were kept."
-    for k, v in _on(state, device).items():
-        now = vars(o).get(k)
-        if hasattr(now, 'load_state_dict'): now.load_state_dict(v)
+    for k, v in state.items():
+        if hasattr(now := vars(o).get(k), 'load_state_dict'): _load(now, v, device)
         else: setattr(o, k, v)
 
-class Checkpoint(Callback):
+_KIND = 'fastclean checkpoint 1'
+
+class Checkpoint(Begin, Callback):
     "Keeps the state of a training after each epoch; the same training with the same file goes on from there."
-    order = 1000 # when everybody else is done with an epoch
-    _stateattrs = ('fname', '_saved')
+    order, remove_on_fetch = 1000, True # when everybody else is done with an epoch; not while another callback predicts
+    _stateattrs = ('_saved', '_here', '_ended') # an exported learner does without
+    _saved = _here = _ended = None
+    _over = False
     def __init__(self,
         fname, # File, in the learner's folder unless its path is absolute; one for each training
-    ): self.fname, self._saved, self.rows = Path(fname), None, []
+    ): self.fname, self.rows, self.fits = Path(fname), [], []
 
     @property
     def file(self)->Path: # Made by the first epoch
         "Where the state is kept."
         return Path(self.learn.path)/self.fname
 
+    def _refuse(self, why): self._saved = None; raise ValueError(f'{self.file} {why}: delete it to train anew')
+
     def _read(self):
         "What was kept, if anything."
-        if not self.file.exists(): return None
+        if not self.file.exists(): return self._try_folder()
         try: saved = torch.load(self.file, map_location='cpu', weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e: raise ValueError(f'{self.file} cannot be read as a checkpoint: delete it to train anew') from e
-        if not (isinstance(saved, dict) and {'identity', 'rows', 'model'} <= set(saved)): raise ValueError(f'{self.file} is not a checkpoint: delete it to train anew')
-        return saved
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError): saved = None
+        if not isinstance(saved, dict) or saved.get('kind') != _KIND: self._refuse('cannot be read as a checkpoint')
+        return _back(saved)
+
+    def _try_folder(self):
+        "Better now than after an epoch."
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.file.parent).close()
+        except OSError as e: raise OSError(f'no checkpoint can be written to {self.file}: {e.strerror}') from e
 
     def _identity(self):
-        "What two trainings must have in common."
-        params = [[k, list(v.shape)] for k, v in get_model(self.learn.model).state_dict().items() if isinstance(v, torch.Tensor)]
-        return dict(items=len(self.dls.train_ds), parameters=params, callbacks=sorted(type(cb).__name__ for cb in self.learn.cbs if getattr(type(cb), '_resumes', ())))
+        "What two fits must have in common to be the same."
+        ds, opt, model = self.dls.train_ds, self.opt, get_model(self.learn.model).state_dict()
+        rates = [h[k] for h in opt.hypers for k in ('lr', 'wd') if k in h] + [f(x) for cb in self.learn.cbs if isinstance(cb, ParamScheduler) for _, f in sorted(cb.scheds.items()) for x in (0., .1, .5)]
+        return {'items': digest(*map(str, item_names(ds, self.dls.path))), 'labels': digest(given_labels(ds)) if isinstance(ds, Tabular) or _target_tl(ds) is not None else '',
+                'batch size': self.dls.train.bs, 'model': digest(describe([(k, list(v.shape)) for k, v in model.items() if isinstance(v, torch.Tensor)], 10**9)),
+                'callbacks': sorted(type(cb).__name__ for cb in self._cbs()), 'epochs': self.n_epoch, 'loss': describe(self.learn.loss_func),
+                'optimizer': describe([type(opt), type(getattr(opt, 'opt', None)), getattr(opt, 'cbs', None), [len(o) for o in opt.param_lists]]),
+                'learning rates': [f'{float(v):.4g}' for r in rates for v in np.ravel(r)]}
 
-    def before_fit(self):
+    def begin(self):
         "At the first fit of a training, see what is there."
-        self._off = hasattr(self.learn, 'lr_finder')
-        if self._off: return
-        if not self.rows and self._saved is None: self._saved, self._fit = self._read(), -1
-        if self._saved and self._saved['identity'] != self._identity():
-            differ = ', '.join(k for k, v in self._identity().items() if self._saved['identity'].get(k) != v)
-            raise ValueError(f'{self.file} is of another training ({differ}): delete it to train anew')
-        self._fit += 1
+        here, now = (ref(self.learn), self.file), self._identity()
+        if self._ended != here: self.rows, self.fits, self._saved = [], [], self._read()   # else the next fit of the same training
+        self._here, self._ended, self.fits = here, None, [*self.fits, now]
+        if self._saved is None: return
+        there = dict(zip(range(len(self.fits)), self._saved['fits'])).get(len(self.fits) - 1, {})
+        if differ := [k for k in now if there.get(k) != now[k]]: self._refuse(f"is of another training, with other {', '.join(differ)}")
 
-    @property
     def _done(self):
-        "Whether the epoch was trained before."
-        return self._saved is not None and not self._off
+        "Whether this part of the training is passed over."
+        if self._saved is None: return False
+        if not self._begun: raise ValueError(f'{self.file} has the weights of a later fit, and none for what comes between: give each fit a Checkpoint with a file of its own')
+        return True
 
     def before_train(self):
         "Pass over what is done."
-        if self._done: raise CancelTrainException
+        super().before_train()
+        self._over = False
+        if not self._done(): return
+        row = self._saved['rows'][len(self.rows)]
+        if row['fit'] >= len(self.fits): raise CancelFitException   # as it was then
+        if (row['fit'], row['epoch']) != (len(self.fits) - 1, self.epoch): self._refuse(f"is of another training: it goes on with epoch {row['epoch'] + 1} of fit {row['fit'] + 1}")
+        raise CancelTrainException
 
     def before_validate(self):
         "The same."
-        if self._done: raise CancelValidException
+        if self._done(): raise CancelValidException
 
     def after_validate(self):
-        "Say what came out of an epoch that is passed over."
-        if self._done:
-            row = self._saved['rows'][len(self.rows)]
-            if row['fit'] != self._fit or row['of'] != self.n_epoch: raise ValueError(f"{self.file} is of another training (epoch {row['epoch'] + 1} of {row['of']} in fit {row['fit'] + 1}): delete it to train anew")
-            self.recorder.log += row['values']
+        "Say what came out of an epoch that is passed over; its weights are not there to be saved."
+        self._over = self._begun
+        if self._over and self._done():
+            self.recorder.log += self._saved['rows'][len(self.rows)]['values']
+            self.learn.save = noop
+
+    def after_cancel_epoch(self):
+        "Another callback has ended it."
+        self._over = self._begun
 
     def after_epoch(self):
         "Keep the state, or take up what was kept."
-        if self._off: return
-        self.rows = [*self.rows, dict(fit=self._fit, epoch=self.epoch, of=self.n_epoch, values=_plain(list(self.recorder.log[1:1 + len(self.recorder.metric_names) - 1 - self.recorder.add_time])))]
-        if not self._done: self._write()
+        if not self._over: return
+        self._over = False
+        vars(self.learn).pop('save', None)
+        r = self.recorder
+        self.rows = [*self.rows, dict(fit=len(self.fits) - 1, epoch=self.epoch, values=_plain(list(r.log[1:len(r.metric_names) - r.add_time])))]
+        if not self._done(): self._write()
         elif len(self.rows) == len(self._saved['rows']): self._take_up()
+    after_cancel_fit = after_epoch   # of the last epoch, where it was stopped early
 
-    def _cbs(self): return [cb for cb in self.learn.cbs if getattr(type(cb), '_resumes', ())]
+    def after_fit(self):
+        "Another fit of this learner goes on with the same file; after an interruption it is read again."
+        if self._begun: self._ended = self._here
+
+    def _cbs(self): return sorted((cb for cb in self.learn.cbs if _names(cb)), key=lambda cb: type(cb).__name__)
 
     def _write(self):
         "Everything, in one file."
-        s = dict(identity=self._identity(), rows=self.rows, model=_plain(get_model(self.learn.model)), opt=_plain(self.opt), random=_random_state(self.dls.train), iters=self.train_iter,
-                 callbacks=[_state(cb, cb._resumes) for cb in self._cbs()], recorder=_state(self.recorder, ('lrs', 'iters', 'losses')), smooth=_state(self.recorder.smooth_loss, ('count', 'val')),
-                 scaler=_plain(self.learn.scaler) if hasattr(self.learn, 'scaler') else None)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.file) as f: torch.save(s, f)
+        if rank_distrib(): return
+        s = dict(kind=_KIND, fits=self.fits, rows=self.rows, model=_plain(get_model(self.learn.model)), opt=_plain(self.opt), random=_random_state(self.dls.train), iters=self.train_iter,
+                 callbacks=[_state(cb, _names(cb)) for cb in self._cbs()], smooth=_state(self.recorder.smooth_loss, ('count', 'val')), scaler=_plain(getattr(self.learn, 'scaler', None)))
+        try:
+            with atomic_path(self.file) as f: torch.save(s, f)
+        except (OSError, RuntimeError) as e: raise OSError(f'the checkpoint cannot be written to {self.file}: {e}') from e
 
     def _take_up(self):
         "The state as it was after this epoch."
         s, self._saved = self._saved, None
         device = next(self.learn.model.parameters()).device
-        get_model(self.learn.model).load_state_dict(s['model'])
-        self.opt.load_state_dict(_on(s['opt'], device))
+        _load(get_model(self.learn.model), s['model'], device)
+        _load(self.opt, s['opt'], device)
         for cb, state in zip(self._cbs(), s['callbacks']): _set_state(cb, state, device)
-        _set_state(self.recorder, s['recorder'], device); _set_state(self.recorder.smooth_loss, s['smooth'], device)
-        if s['scaler'] is not None and hasattr(self.learn, 'scaler'): self.learn.scaler.load_state_dict(s['scaler'])
-        self.learn.train_iter = s['iters']
+        _set_state(self.recorder.smooth_loss, s['smooth'], device)
+        if s['scaler'] is not None and getattr(self.learn, 'scaler', None) is not None: _load(self.learn.scaler, s['scaler'], device)
+        self.learn.train_iter, self.learn.smooth_loss = s['iters'], self.recorder.smooth_loss.value if s['smooth']['count'] else None
         _set_random_state(s['random'], self.dls.train)
 
     @property
     def history(self)->pd.DataFrame: # A row per epoch: fit, epoch, and what the recorder notes
         "What came out of the epochs so far, those of earlier runs included."
-        names = list(self.recorder.metric_names[1:])[:len(self.rows[0]['values'])] if self.rows else []
+        names = list(self.recorder.metric_names[1:])[:max((len(r['values']) for r in self.rows), default=0)]
         return pd.DataFrame([dict(fit=r['fit'], epoch=r['epoch'], **dict(zip(names, r['values']))) for r in self.rows], columns=['fit', 'epoch', *names])
