@@ -35,7 +35,7 @@ def main(
 )->int: # Exit code: 0, or 2 for wrong usage or bad input
     "Run the command line."
     from fastprogress import fastprogress
-    from fastclean import actions, auditing   # noqa: F401: their commands join the others
+    from fastclean import actions, auditing, training   # noqa: F401: their commands join the others
     fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
     if fastprogress.NO_BAR: fastprogress.print = lambda *args, **kwargs: None   # it tries out its block on the screen all the same
     with warnings.catch_warnings():
@@ -50,7 +50,7 @@ def main(
             typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
 
 # %% ../nbs/14_cli.ipynb #00000007
-OUTPUTS = ('issues.csv', 'predictions', 'model', 'suspects.png', 'report.html', 'summary.json')
+OUTPUTS = ('issues.csv', 'predictions', 'model', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'summary.json')
 
 def _write_json(path, o):
     with atomic_path(path) as f: f.write_text(json.dumps(to_jsonable(o), indent=1, ensure_ascii=False), encoding='utf-8')
@@ -208,9 +208,38 @@ _Src = Annotated[Path, typer.Argument(help='Folder with a sub-folder per class, 
 _Seed = Annotated[int, typer.Option(help='Seed of everything random.')]
 _Force = Annotated[bool, typer.Option('--force', help='Replace a result of other settings.')]
 
+_ItemCol = Annotated[Optional[str], typer.Option(help='Column of the paths, for tables.')]
+_LabelCol = Annotated[Optional[str], typer.Option(help='Column of the labels, for tables.')]
+_TextCol = Annotated[Optional[str], typer.Option(help='Column of the texts, where the rows of a table are texts.')]
+_Kind = Annotated[Optional[str], typer.Option(help='What the rows of a table are: image, text or table (of features); default by what stands in them.')]
+_Cat = Annotated[str, typer.Option(help='Features that are categories, whatever they look like, comma-separated.')]
+_Cont = Annotated[str, typer.Option(help='Features that are numbers, whatever they look like, comma-separated.')]
+_Ignore = Annotated[str, typer.Option(help='Columns that are no features, comma-separated.')]
+_Encoding = Annotated[Optional[str], typer.Option(help='Encoding of a CSV; default UTF-8 where it is, else Windows-1252.')]
+_ValidCol = Annotated[str, typer.Option(help='Column that is true for validation items, for tables.')]
+_SplitCol = Annotated[Optional[str], typer.Option(help='Column of split names, for tables.')]
+_Root = Annotated[Optional[Path], typer.Option(help="Folder that a table's paths start from.")]
+_LabelFrom = Annotated[Optional[str], typer.Option(help="Where the class stands in nested folders: first, last or path.")]
+_DropUnlabelled = Annotated[bool, typer.Option('--drop-unlabelled', help='Leave items without a label out rather than stop.')]
+_Weights = Annotated[Optional[Path], typer.Option(help='Checkpoint file for --arch.')]
+_Cache = Annotated[Optional[Path], typer.Option(help='Folder of features that several runs share.')]
+
 def _check_options(**at_least):
     for k, (v, low) in at_least.items():
         if v is not None and v < low: raise ValueError(f"--{k.replace('_', '-')} must be {low} or more; got {v}")
+
+def _is_file(**files):
+    for k, v in files.items():
+        if v is not None and not v.is_file(): raise ValueError(f'--{k}: there is no file {encode_name(v)}')
+
+def _only_images(source, **options):
+    if source.kind != 'image' and (wrong := [k for k, v in options.items() if v]): raise ValueError(f'--{wrong[0]} is for images; this is read as kind {source.kind!r}')
+
+def _read(src, cat='', cont='', ignore='', **options):
+    "The source that the options name."
+    from fastclean.data import read_source
+    names = lambda o: tuple(c.strip() for c in o.split(',') if c.strip())
+    return read_source(src, cat=names(cat), cont=names(cont), ignore=names(ignore), **options)
 
 @app.command(epilog="Examples:  fastclean find pets --out found   |   fastclean find labels.csv --label-col breed --out found   |   "
              "fastclean find tweets.csv --text-col tweet --label-col mood   |   fastclean find patients.csv --label-col diagnosis --ignore name,visit")
@@ -218,45 +247,43 @@ def find(
     src:_Src, # Folder or table
     out:Annotated[Path, typer.Option(help='Folder for the results.')]=Path('fastclean-found'), # Folder for the results
     mode:Annotated[str, typer.Option(help='features: a frozen backbone, minutes on a CPU; finetune: train a network in each fold.')]='features', # How to predict
-    item_col:Annotated[Optional[str], typer.Option(help='Column of the paths, for tables.')]=None, # Column of the paths
-    label_col:Annotated[Optional[str], typer.Option(help='Column of the labels, for tables.')]=None, # Column of the labels
+    item_col:_ItemCol=None, # Column of the paths
+    label_col:_LabelCol=None, # Column of the labels
     label_delim:Annotated[Optional[str], typer.Option(help='What stands between the labels of an item that can have several, for tables.')]=None, # Separator of labels
-    text_col:Annotated[Optional[str], typer.Option(help='Column of the texts, where the rows of a table are texts.')]=None, # Column of the texts
-    kind:Annotated[Optional[str], typer.Option(help='What the rows of a table are: image, text or table (of features); default by what stands in them.')]=None, # What the rows are
-    cat:Annotated[str, typer.Option(help='Features that are categories, whatever they look like, comma-separated.')]='', # Categories
-    cont:Annotated[str, typer.Option(help='Features that are numbers, whatever they look like, comma-separated.')]='', # Numbers
-    ignore:Annotated[str, typer.Option(help='Columns that are no features, comma-separated.')]='', # Columns to leave out
-    encoding:Annotated[Optional[str], typer.Option(help='Encoding of a CSV; default UTF-8 where it is, else Windows-1252.')]=None, # Encoding
-    valid_col:Annotated[str, typer.Option(help='Column that is true for validation items, for tables.')]='is_valid', # Column of validation items
-    split_col:Annotated[Optional[str], typer.Option(help='Column of split names, for tables.')]=None, # Column of splits
-    root:Annotated[Optional[Path], typer.Option(help="Folder that a table's paths start from.")]=None, # Folder that paths start from
-    label_from:Annotated[Optional[str], typer.Option(help="Where the class stands in nested folders: first, last or path.")]=None, # Which folder names the class
-    drop_unlabelled:Annotated[bool, typer.Option('--drop-unlabelled', help='Leave items without a label out rather than stop.')]=False, # Leave unlabelled items out
+    text_col:_TextCol=None, # Column of the texts
+    kind:_Kind=None, # What the rows are
+    cat:_Cat='', # Categories
+    cont:_Cont='', # Numbers
+    ignore:_Ignore='', # Columns to leave out
+    encoding:_Encoding=None, # Encoding
+    valid_col:_ValidCol='is_valid', # Column of validation items
+    split_col:_SplitCol=None, # Column of splits
+    root:_Root=None, # Folder that paths start from
+    label_from:_LabelFrom=None, # Which folder names the class
+    drop_unlabelled:_DropUnlabelled=False, # Leave unlabelled items out
     filter_by:Annotated[str, typer.Option(help="What marks an issue: posterior, or one of cleanlab's filters.")]='posterior', # Filter
     arch:Annotated[Optional[str], typer.Option(help='Name of a timm model; default EfficientNet-Lite0, or a small network for finetune.')]=None, # Backbone
-    weights:Annotated[Optional[Path], typer.Option(help='Checkpoint file for --arch.')]=None, # Its weights
+    weights:_Weights=None, # Its weights
     size:Annotated[Optional[int], typer.Option(help='Side that images are squeezed to, in pixels; default 160, for the small network 32.')]=None, # Image size
     n_splits:Annotated[int, typer.Option(help='Number of folds.')]=5, # Folds
     rounds:Annotated[Optional[int], typer.Option(help='How often each fold is trained at most, later on what the round before made of the labels; default 3, for tables and finetune 1. With finetune two rounds take four times as long.')]=None, # Rounds
     epochs:Annotated[Optional[int], typer.Option(help='Epochs in each fold (finetune); default by the number of items, 6 to 30.')]=None, # Epochs
     head:Annotated[Optional[str], typer.Option(help='For tables: trees or boosting; default trees up to 20,000 rows.')]=None, # Classifier of tables
-    cache:Annotated[Optional[Path], typer.Option(help='Folder of features that several runs share.')]=None, # Shared features
+    cache:_Cache=None, # Shared features
     decisions:Annotated[Optional[Path], typer.Option(help='What a person has decided: a table of item and label (empty: the given one is right), or an issues.csv with verified rows.')]=None, # Decisions
     seed:_Seed=42, # Seed
     force:_Force=False, # Replace a result
 ):
     "Find the wrong labels of a folder of images, of texts or of a table."
-    from fastclean.data import read_source
     from fastclean.issues import FILTERS, read_issues
     if mode not in ('features', 'finetune'): raise ValueError(f"--mode must be 'features' or 'finetune'; got {mode!r}")
     if filter_by not in FILTERS: raise ValueError(f"--filter-by must be one of {', '.join(FILTERS)}; got {filter_by!r}")
     _check_options(n_splits=(n_splits, 2), rounds=(rounds, 1), epochs=(epochs, 1), size=(size, 8), seed=(seed, 0))
-    if weights is not None and not weights.is_file(): raise ValueError(f'--weights: there is no file {encode_name(weights)}')
-    names = lambda o: tuple(c.strip() for c in o.split(',') if c.strip())
-    source = read_source(src, item_col=item_col, label_col=label_col, valid_col=valid_col, split_col=split_col, drop_unlabelled=drop_unlabelled, root=root, label_from=label_from,
-                         kind=kind, text_col=text_col, cat=names(cat), cont=names(cont), ignore=names(ignore), encoding=encoding, label_delim=label_delim)
+    _is_file(weights=weights)
+    source = _read(src, item_col=item_col, label_col=label_col, valid_col=valid_col, split_col=split_col, drop_unlabelled=drop_unlabelled, root=root, label_from=label_from,
+                   kind=kind, text_col=text_col, cat=cat, cont=cont, ignore=ignore, encoding=encoding, label_delim=label_delim)
     if source.multi_label and decisions is not None: raise ValueError('--decisions is for data with one label for each item')
-    if source.kind != 'image' and (wrong := [k for k, v in dict(arch=arch, weights=weights, size=size).items() if v]): raise ValueError(f'--{wrong[0]} is for images; this is read as kind {source.kind!r}')
+    _only_images(source, arch=arch, weights=weights, size=size)
     if head is not None and source.kind != 'table': raise ValueError(f'--head is for tables; this is read as kind {source.kind!r}')
     _say(str(source), *source.settings.get('notes', []))
     if decisions is not None:

@@ -101,7 +101,7 @@ def feature_dls(
     x = folds.features[folds.ok].astype(np.float32)
     if folds.kind == 'image': x = x[:, :-THUMBNAIL]
     mean, std = x[split == 'train'].mean(0), x[split == 'train'].std(0)
-    std = np.maximum(std, .1*np.median(std) + 1e-6)   # what hardly varies among the training items must not explode elsewhere
+    std = np.maximum(std, .1*np.median(std[std > 0]) if std.any() else 1)   # what hardly varies among the training items must not explode elsewhere
     dls = array_dls((x - mean)/std, [folds.vocab[k] for k in y], split, folds.vocab, names, bs)
     dls.train_ds.tls[0].tfms[0].stats = mean, std   # kept wherever the rows are
     return dls

@@ -23,6 +23,7 @@ from fastai.metrics import accuracy
 from fastai.vision.augment import aug_transforms
 from fastai.vision.core import PILImage
 from fastcore.basics import noop
+from fastprogress import fastprogress
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -113,7 +114,7 @@ class HistoryFile(Callback):
         self.table = pd.concat([*self.before, new.assign(step=self.step)], ignore_index=True)
         with atomic_path(self.file) as f: self.table[['step', *new.columns]].to_csv(f, index=False, lineterminator='\n')
         values = ', '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in new.iloc[-1].items() if k not in ('fit', 'epoch') and v is not None and v == v)
-        self.say(f"{self.step + ', ' if self.step else ''}epoch {self.epoch + 1} of {self.n_epoch}: {values} ({time.time() - self._start:.0f} s)")
+        if fastprogress.NO_BAR or not hasattr(self.learn, 'progress'): self.say(f"{self.step + ', ' if self.step else ''}epoch {self.epoch + 1} of {self.n_epoch}: {values} ({time.time() - self._start:.0f} s)")
 
 def plot_history(
     history:pd.DataFrame, # Columns train_loss, valid_loss, accuracy, and perhaps step: a row per epoch
