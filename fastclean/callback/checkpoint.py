@@ -158,24 +158,23 @@ class Checkpoint(Begin, Callback):
         "The same."
         if self._done(): raise CancelValidException
 
-    def after_validate(self):
+    def after_train(self):
         "Say what came out of an epoch that is passed over; its weights are not there to be saved."
-        self._over = self._begun
-        if self._over and self._done():
-            self.recorder.log += self._saved['rows'][len(self.rows)]['values']
-            self.learn.save = noop
+        if not self._done(): return
+        self.recorder.log += self._saved['rows'][len(self.rows)]['values']
+        self.learn.save = noop
 
-    def after_cancel_epoch(self):
-        "Another callback has ended it."
+    def after_validate(self):
+        "The epoch is complete; the same where another callback has ended it."
         self._over = self._begun
+    after_cancel_epoch = after_validate
 
     def after_epoch(self):
         "Keep the state, or take up what was kept."
         if not self._over: return
         self._over = False
         vars(self.learn).pop('save', None)
-        r = self.recorder
-        self.rows = [*self.rows, dict(fit=len(self.fits) - 1, epoch=self.epoch, values=_plain(list(r.log[1:len(r.metric_names) - r.add_time])))]
+        self.rows = [*self.rows, dict(fit=len(self.fits) - 1, epoch=self.epoch, values=_plain(list(self.recorder.values[-1])))]
         if not self._done(): self._write()
         elif len(self.rows) == len(self._saved['rows']): self._take_up()
     after_cancel_fit = after_epoch   # of the last epoch, where it was stopped early

@@ -30,7 +30,7 @@ def mean_entropy(
 
 class JointOptimization(Begin, SoftTargets):
     "Step 1 of joint optimisation: from an epoch on the labels are the mean of the network's last predictions (Tanaka et al., 2018)."
-    _resumes = ('_epochs', 'targets', 'soft_labels')
+    _resumes = ('_epochs', 'targets', 'soft_labels', 'used')
     order = SoftTargets.order # its loss is one of soft targets, and its terms come before gradients are accumulated or scaled
     def __init__(self,
         start=.35, # Epoch from which the labels are replaced: a number of epochs (int), or a share of the training; 70 of 200 in the paper
