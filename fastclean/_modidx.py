@@ -111,6 +111,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'fastclean/callback/checkpoint.py'),
                                                'fastclean.callback.checkpoint._grad': ( 'checkpoint.html#_grad',
                                                                                         'fastclean/callback/checkpoint.py'),
+                                               'fastclean.callback.checkpoint._labels': ( 'checkpoint.html#_labels',
+                                                                                          'fastclean/callback/checkpoint.py'),
                                                'fastclean.callback.checkpoint._load': ( 'checkpoint.html#_load',
                                                                                         'fastclean/callback/checkpoint.py'),
                                                'fastclean.callback.checkpoint._names': ( 'checkpoint.html#_names',

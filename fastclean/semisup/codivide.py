@@ -97,16 +97,22 @@ class CoDivide(Callback):
         everything, bs = np.arange(len(self._y)), min(self.bs or self.dls.train.bs, len(self._y))
         if self.warm: self.steps = [s for k in (0, 1) for s in plan_steps(k, everything, [], bs)]
         else:
-            self.divisions = self.divide()
+            self.recent = self._losses()
+            self.divisions = self._divide(self.recent)
             self.steps = [s for k, d in enumerate(self.divisions[::-1]) for s in plan_steps(k, np.flatnonzero(d.labelled), np.flatnonzero(~d.labelled), bs)]
         self.learn.dl = planned_dl(self.dls.train, self.steps, 1 if self.warm else 2)
 
+    def _losses(self):
+        "Losses of the last epochs, with those of now."
+        amp = getattr(getattr(self.learn, 'mixed_precision', None), 'autocast', None) or nullcontext()
+        return [*self.recent, item_losses(self.model.nets, plain_dl(self.dls, self.dls.train_ds), amp)][-self.average:]
+
+    def _divide(self, losses): return [divide(o, self._y, self.threshold) for o in np.mean(losses, axis=0)]
+
     def divide(self)->list: # Of a `Division` for each network, by its own losses
         "What each network says of the labels now."
-        amp = getattr(getattr(self.learn, 'mixed_precision', None), 'autocast', None) or nullcontext()
-        losses = item_losses(self.model.nets, plain_dl(self.dls, self.dls.train_ds), amp)
-        self.recent = [*self.recent, losses][-self.average:]
-        return [divide(o, self._y, self.threshold) for o in np.mean(self.recent, axis=0)]
+        self._know()
+        return self._divide(self._losses())
 
     # a step
     def before_batch(self):
