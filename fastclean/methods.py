@@ -11,10 +11,12 @@ from functools import partial
 from random import Random
 
 import numpy as np
+import pandas as pd
 import fastai.callback.schedule   # `Learner.fit_one_cycle`
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 
+from .callback.core import train_items
 from .callback.elr import ELR
 from .callback.joint import JointOptimization
 from .callback.noise_layers import NNAQC, InstanceTransition, NoiseAdaptation
@@ -22,7 +24,7 @@ from .callback.weights import SampleWeights
 from .core import Predictions
 from .foldtask import FitCall, repeatable
 from .issues import find_label_issues
-from .loaders import class_names, is_multi_label
+from .loaders import class_names, given_labels, is_multi_label
 from .losses import (BackwardCorrection, BootstrapLoss, BrierLoss, ForwardCorrection, GeneralizedCrossEntropy, LogWeightedCorrection, MAELoss, RampLoss,
                               SymmetricCrossEntropy, UnhingedLoss, WARPLoss)
 from .recipe import GradualCall
@@ -78,9 +80,14 @@ def _method(name, preds=None, dls=None):
     if METHODS[name].needs_preds and preds is None: raise ValueError(f'method {name!r} needs out-of-fold predictions of the training items: give preds=FeatureFolds(dls).predictions(), or those of a KFoldLearner')
     return METHODS[name]
 
-def _of_training(preds):
-    "The predictions of training items: the noise of other splits is another."
-    return preds if preds is None else preds[np.flatnonzero(preds.split == 'train')]
+def _of_training(preds, dls):
+    "The predictions of the training items, for these data: the noise of other splits is another."
+    preds, vocab, names = preds[np.flatnonzero(preds.split == 'train')], class_names(dls), train_items(dls)
+    if list(preds.vocab) != vocab: raise ValueError(f'the predictions are for the classes {preds.vocab}, the data have {vocab}: were they made for other data?')
+    at = pd.Index(preds.items.astype(str)).get_indexer(names)
+    if (at < 0).any(): raise ValueError(f'{(at < 0).sum():,} of {len(at):,} training items have no prediction, the first is {names[(at < 0).argmax()]!r}: were they made for other data?')
+    if n := (preds.given_label[at] != given_labels(dls.train_ds)).sum(): raise ValueError(f'{n:,} of {len(at):,} training items have another label in the predictions: predict these data again')
+    return preds[at]
 
 def robust_learner(
     dls, # fastai DataLoaders, one label for each item
@@ -91,7 +98,7 @@ def robust_learner(
     "A learner with the loss and the callbacks of a method."
     m = _method(method, preds, dls)
     if m.course not in ('once', 'gradual'): raise ValueError(f'method {method!r} trains in steps of its own: use train_robust')
-    learn, preds = learner_fn(dls), _of_training(preds)
+    learn, preds = learner_fn(dls), _of_training(preds, dls) if m.needs_preds else None
     weight = getattr(getattr(learn.loss_func, 'func', learn.loss_func), 'weight', None)
     learn.loss_func = m.loss(preds, weight) if m.loss else CrossEntropyLossFlat(weight=weight)
     return learn.add_cbs(m.cbs(dls, preds) if m.cbs else [])
@@ -100,29 +107,31 @@ def robust_learner(
 @dataclass
 class _Run:
     "What a course needs to know."
-    dls:object; learner_fn:object; method:str; epochs:int; lr:float; preds:object; fit:object; watch:object
+    dls:object; learner_fn:object; method:str; epochs:int; lr:float; preds:object; fit:object; watch:object; seed:int
     def call(self, name, epochs): # Method of a learner; epochs
         "How a learner is trained."
         return FitCall('run', (self.fit,)) if self.fit else FitCall(name, (epochs, self.lr))
-    def train(self, learn, call, step=''): # A learner; how; the name of the step
-        "Train it, with whoever watches."
-        with learn.added_cbs(self.watch(step) if self.watch else []): call(learn)
+    def train(self, method, call, step='', cbs=()): # A method; how; the name of the step; more callbacks
+        "A new learner, trained, with whoever watches."
+        with repeatable(self.seed):
+            self.dls.train.rng = Random(self.seed)   # of fastai's shuffling, made when the loader was
+            learn = robust_learner(self.dls, self.learner_fn, method, self.preds).add_cbs(cbs)
+            with learn.added_cbs(self.watch(step) if self.watch else []): call(learn)
         return learn
 
-def _once(r): return r.train(robust_learner(r.dls, r.learner_fn, r.method, r.preds), r.call('fit_one_cycle', r.epochs))
+def _once(r): return r.train(r.method, r.call('fit_one_cycle', r.epochs))
 
 def _gradual(r):
     call = FitCall('run', (r.fit,)) if r.fit else GradualCall('fine_tune_gradual', (r.epochs - 1, r.lr))
-    return r.train(robust_learner(r.dls, r.learner_fn, r.method), call)
+    return r.train(r.method, call)
 
 def _joint(r):
-    first = max(1, round(.6*r.epochs))
-    learn = robust_learner(r.dls, r.learner_fn, 'plain').add_cb(joint := JointOptimization())
-    r.train(learn, r.call('fit', first), 'labels')
-    return r.train(robust_learner(r.dls, r.learner_fn, 'plain').add_cb(joint.step2()), r.call('fit_one_cycle', max(1, r.epochs - first)))
+    first, joint = max(1, round(.6*r.epochs)), JointOptimization()
+    r.train('plain', r.call('fit', first), 'labels', joint)
+    return r.train('plain', r.call('fit_one_cycle', max(1, r.epochs - first)), cbs=joint.step2())
 
 def _clean(r):
-    cleaned = clean_training_labels(r.dls, find_label_issues(_of_training(r.preds)))
+    cleaned = clean_training_labels(r.dls, find_label_issues(_of_training(r.preds, r.dls)))
     return _once(replace(r, dls=cleaned, method='plain'))
 
 def train_robust(
@@ -140,6 +149,4 @@ def train_robust(
     m = _method(method, preds, dls)
     if not isinstance(epochs, (int, np.integer)) or epochs < 1: raise ValueError(f'epochs must be a whole number from 1; got {epochs!r}')
     if m.course == 'joint' and epochs < 2 and fit is None: raise ValueError('joint optimisation trains in two steps: give 2 epochs or more')
-    with repeatable(seed):
-        dls.train.rng = Random(seed)   # of fastai's shuffling, made when the loader was
-        return dict(once=_once, gradual=_gradual, joint=_joint, clean=_clean)[m.course](_Run(dls, learner_fn, method, epochs, lr, preds, fit, watch))
+    return dict(once=_once, gradual=_gradual, joint=_joint, clean=_clean)[m.course](_Run(dls, learner_fn, method, epochs, lr, preds, fit, watch, seed))

@@ -21,7 +21,7 @@ from fastai.torch_core import params
 from fastcore.basics import noop
 from torch import nn
 
-from fastclean.callback.checkpoint import Checkpoint, _plain
+from fastclean.callback.checkpoint import Checkpoint, _labels, _plain
 from fastclean.callback.dynamics import TrainingDynamics
 from fastclean.callback.elr import ELR
 from fastclean.callback.joint import JointOptimization
@@ -201,6 +201,29 @@ def test_no_validation_set(tmp_path):
     empty = lambda: Datasets(range(N), [[vector], [label, Categorize(vocab=range(K))]], splits=[range(M), []]).dataloaders(bs=8, num_workers=0)
     assert same(train(dls=empty), resumed(tmp_path/'c', [Stop(0, 1, 'after_step')], dls=empty))
     assert same(train(dls=empty, metrics=None), resumed(tmp_path/'d', [Stop(0, 1, 'after_step')], dls=empty, metrics=None))
+
+def test_data_of_other_kinds(tmp_path):
+    "Numbers, pictures or several labels as targets, and loaders that are not fastai's."
+    from fastai.data.core import DataLoaders
+    from fastai.data.transforms import MultiCategorize, OneHotEncode
+    from torch.utils.data import DataLoader, TensorDataset
+    class Masks(Categorize):
+        def encodes(self, o): seen.append(o); return torch.full((2, 2), int(o))
+    def many(*tfms): return lambda: Datasets(range(N), [[vector], *tfms], splits=[range(M), range(M, N)], n_inp=1).dataloaders(bs=8, num_workers=0)
+    def hot(i): return [label(i)]
+    def square(z, y): return (z.float().mean() - y.float().mean())**2
+    plain = lambda: DataLoaders(*[DataLoader(TensorDataset(X, X.sum(1)), batch_size=8, shuffle=s) for s in (True, False)])
+    seen = []
+    for i, dls in enumerate([many([lambda i: float(X[i].sum())]), many([label, Masks(vocab=range(K))]), many([hot, MultiCategorize(vocab=list(range(K))), OneHotEncode()])]):
+        assert same(train(dls=dls, loss_func=square, metrics=None), resumed(tmp_path/f'{i}', [Stop(0, 1, 'after_step')], dls=dls, loss_func=square, metrics=None))
+    ds = many([label, Masks(vocab=range(K))])().train_ds; seen.clear(); assert _labels(ds) == '' and len(seen) == 1      # masks are not read for their labels
+    def run(*cbs):
+        with seeded(1):
+            learn = Learner(plain(), net(), loss_func=square, cbs=list(cbs))
+            with learn.no_bar(), learn.no_logging(): learn.fit(3)
+            return list(learn.model.parameters())
+    with pytest.raises(KeyboardInterrupt): run(Checkpoint(tmp_path/'p'), Stop(0, 1, 'after_step'))
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(Checkpoint(tmp_path/'p'))))
 
 # ---- beside other callbacks
 def test_best_model_and_early_stopping(tmp_path):

@@ -85,6 +85,13 @@ def _set_state(o, state, device):
         if hasattr(now := vars(o).get(k), 'load_state_dict'): _load(now, v, device)
         else: setattr(o, k, v)
 
+def _labels(ds):
+    "A hash of the labels where they are classes; masks and the like are not read for it."
+    try:
+        if not isinstance(ds, Tabular) and ((tl := _target_tl(ds)) is None or not hasattr(tl, 'vocab') or np.ndim(tl[0]) > 1): return ''
+        return digest(given_labels(ds))
+    except ValueError: return ''   # several targets for each item
+
 _KIND = 'fastclean checkpoint 1'
 
 class Checkpoint(Begin, Callback):
@@ -123,8 +130,8 @@ class Checkpoint(Begin, Callback):
         "What two fits must have in common to be the same."
         ds, opt, model = self.dls.train_ds, self.opt, get_model(self.learn.model).state_dict()
         rates = [h[k] for h in opt.hypers for k in ('lr', 'wd') if k in h] + [f(x) for cb in self.learn.cbs if isinstance(cb, ParamScheduler) for _, f in sorted(cb.scheds.items()) for x in (0., .1, .5)]
-        return {'items': digest(*map(str, item_names(ds, self.dls.path))), 'labels': digest(given_labels(ds)) if isinstance(ds, Tabular) or _target_tl(ds) is not None else '',
-                'batch size': self.dls.train.bs, 'model': digest(describe([(k, list(v.shape)) for k, v in model.items() if isinstance(v, torch.Tensor)], 10**9)),
+        return {'items': digest(*map(str, item_names(ds, self.dls.path))), 'labels': _labels(ds), 'batch size': getattr(self.dls.train, 'bs', getattr(self.dls.train, 'batch_size', None)),
+                'model': digest(describe([(k, list(v.shape)) for k, v in model.items() if isinstance(v, torch.Tensor)], 10**9)),
                 'callbacks': sorted(type(cb).__name__ for cb in self._cbs()), 'epochs': self.n_epoch, 'loss': describe(self.learn.loss_func),
                 'optimizer': describe([type(opt), type(getattr(opt, 'opt', None)), getattr(opt, 'cbs', None), [len(o) for o in opt.param_lists]]),
                 'learning rates': [f'{float(v):.4g}' for r in rates for v in np.ravel(r)]}
