@@ -239,7 +239,7 @@ def test_best_model_and_early_stopping(tmp_path):
             read = lambda f: [l.rsplit(',', 1)[0] for l in (tmp_path/f).read_text().splitlines()]
             assert read('whole.csv') == read('half.csv')
         assert same(whole, train([*make('half')(), Checkpoint(tmp_path/f'{fit}{i}')], fit, **kw))
-        assert 'save' not in vars(half)
+        assert 'save' not in vars(half) and len(half.checkpoint.rows) == len(whole.recorder.values) + (fit == 'fine_tune')      # the epoch that was the last is among them
 
 def test_a_fit_that_was_cancelled(tmp_path):
     class Cancel(Callback):
