@@ -31,7 +31,14 @@ def _tracker(track, out, method, settings):
     except ImportError as e: raise need(e) from e
     (Path(out)/'wandb').mkdir(parents=True, exist_ok=True)
     wandb.init(project='fastclean', name=method, dir=str(out), config=dict(method=method, **{k: settings[k] for k in ('mode', 'epochs', 'lr', 'arch', 'size', 'seed')}))
-    return [WandbCallback(log=None, log_preds=False, log_model=False, log_dataset=False)], wandb.finish
+    class Wandb(WandbCallback):
+        "Without what fastai makes of the learner's arguments, which fails on some: the run has the settings."
+        def before_fit(self):
+            "As fastai's."
+            self.learn.gather_args = dict
+            try: super().before_fit()
+            finally: del self.learn.gather_args
+    return [Wandb(log=None, log_preds=False, log_model=False, log_dataset=False)], wandb.finish
 
 # %% ../nbs/18e_training.ipynb #00000007
 TRACKERS = ('wandb', 'tensorboard')
@@ -78,7 +85,7 @@ def train(
     method:Annotated[str, typer.Option(help='How to train: clean-retrain, soft, gce, elr, recipe, plain and more; list explains them all.')]='clean-retrain', # Name of the method
     out:Annotated[Path, typer.Option(help='Folder for the results.')]=Path('fastclean-model'), # Folder for the results
     mode:Annotated[Optional[str], typer.Option(help='features: a head on a frozen backbone, minutes on a CPU; finetune: a network. Default features; for tables and recipe finetune.')]=None, # What is trained
-    epochs:Annotated[Optional[int], typer.Option(help='Epochs; default 20 for features, 5 for a pretrained network, else 6 to 30 by the number of items.')]=None, # Epochs
+    epochs:Annotated[Optional[int], typer.Option(help='Epochs; default 15 for features, 5 for a pretrained network, else 6 to 30 by the number of items.')]=None, # Epochs
     lr:Annotated[Optional[float], typer.Option(help='Highest learning rate; default by what is trained.')]=None, # Learning rate
     found:Annotated[Optional[Path], typer.Option(help='Result of fastclean find for the same source: methods that need predictions take them from there.')]=None, # Predictions
     valid_pct:Annotated[float, typer.Option(help='Share of items that is held out for validation where the source has no validation items.')]=.2, # Share held out
@@ -105,6 +112,7 @@ def train(
     force:_Force=False, # Replace a result
 ):
     "Train past wrong labels; an exported fastai learner comes out."
+    from fastclean.features import BACKBONE
     if method == 'list': return _list_methods()
     if src is None: raise ValueError('SRC is missing: give a folder or a table, or --method list')
     _check_choices(method, mode, track, lr, valid_pct)
@@ -116,7 +124,7 @@ def train(
     mode = mode or ('finetune' if source.kind == 'table' or method == 'recipe' else 'features')
     if source.kind == 'table' and mode == 'features': raise ValueError('--mode features is for images and texts; on the rows of a table a network is trained: --mode finetune')
     if augment and mode == 'features': raise ValueError('--augment is for --mode finetune: the features of an image are made once')
-    if method == 'recipe' and source.kind == 'image' and mode == 'finetune': arch = arch or 'tf_efficientnet_lite0'
+    if method == 'recipe' and source.kind == 'image' and mode == 'finetune': arch = arch or BACKBONE
     settings = dict(command='train', source=encode_name(os.path.abspath(src)), kind=source.kind, items=_digest_source(source), method=method, mode=mode, epochs=epochs, lr=lr, found=found and encode_name(os.path.abspath(found)),
                     valid_pct=valid_pct, arch=arch, weights=weights and encode_name(weights), size=size, augment=augment, seed=seed)
     _run(source, src, Path(out), settings, found, cache, weights, track, force)

@@ -32,7 +32,7 @@ from .core import atomic_path, versions
 from .data import Source
 from .featurefolds import FeatureFolds
 from .folds import fold_ids
-from .frozen import Squeeze, _Labels, feature_dls, feature_learner, image_learner, sentence_learner
+from .frozen import Squeeze, _Labels, dropout_head, feature_dls, feature_learner, image_learner, sentence_learner
 from .health import wilson
 from .inject import read_noise
 from .interpret import GIVEN, INK, MUTED, _Figure, _text
@@ -105,7 +105,8 @@ class HistoryFile(Callback):
         step:str='', # Name of this step, where a method has several
         before=(), # Histories of earlier steps
         say=noop, # Gets a line for each epoch
-    ): self.file, self.step, self.before, self.say, self.table, self._start = Path(file), step, list(before), say, None, time.time()
+        staged:bool=False, # Whether there are several fits, to be told apart
+    ): self.file, self.step, self.before, self.say, self.staged, self.table, self._start = Path(file), step, list(before), say, staged, None, time.time()
 
     def after_epoch(self):
         "A row, at once."
@@ -114,7 +115,7 @@ class HistoryFile(Callback):
         self.table = pd.concat([*self.before, new.assign(step=self.step)], ignore_index=True)
         with atomic_path(self.file) as f: self.table[['step', *new.columns]].to_csv(f, index=False, lineterminator='\n')
         values = ', '.join(f'{k.replace("_", " ")} {v:.4f}' for k, v in new.iloc[-1].items() if k not in ('fit', 'epoch') and v is not None and v == v)
-        if fastprogress.NO_BAR or not hasattr(self.learn, 'progress'): self.say(f"{self.step + ', ' if self.step else ''}epoch {self.epoch + 1} of {self.n_epoch}: {values} ({time.time() - self._start:.0f} s)")
+        if fastprogress.NO_BAR or not hasattr(self.learn, 'progress'): self.say(f"{self.step + ', ' if self.step else ''}{f'stage {int(new.fit.iloc[-1]) + 1}, ' if self.staged else ''}epoch {self.epoch + 1} of {self.n_epoch}: {values} ({time.time() - self._start:.0f} s)")
 
 def plot_history(
     history:pd.DataFrame, # Columns train_loss, valid_loss, accuracy, and perhaps step: a row per epoch
@@ -182,9 +183,17 @@ def default_epochs(
     arch:str|None=None, # Name of a pretrained network
 )->int: # Epochs
     "How long to train: a small set is seen more often, a pretrained network needs less."
-    return 20 if mode == 'features' else 5 if arch else int(np.clip(50_000//max(n, 1), 6, 30))
+    return 15 if mode == 'features' else 5 if arch else int(np.clip(50_000//max(n, 1), 6, 30))
 
-def _rates(kind, mode, arch): return 4e-3 if mode == 'features' else dict(image=5e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[kind]
+def _silent(make):
+    "Learners that say nothing themselves: moving bars are no use in a log."
+    def learner(dls):
+        learn = make(dls)
+        learn.logger = noop
+        return learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
+    return learner
+
+def _rates(kind, mode, arch): return 1e-3 if mode == 'features' else dict(image=5e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[kind]
 
 def train_source(
     src:Source, # Training and validation items, one label for each item
@@ -215,16 +224,16 @@ def train_source(
         dls = dict(image=lambda: source_dls(src, 160 if not frozen else size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
         folds = FeatureFolds(dls, backbone=arch if frozen else None, weights=weights if frozen else None, image_size=size if frozen else 160, cache=work/'folds', seed=seed, **(folds_kwargs or {})).fit()
         if preds is None: preds = folds.predictions()
-    dls, make = (feature_dls(folds), feature_learner) if frozen else _network(src, size, arch, weights, augment)
+    dls, make = (feature_dls(folds), partial(feature_learner, head=dropout_head)) if frozen else _network(src, size, arch, weights, augment)
     names = src.frame['item'][(src.frame.split == 'valid') & src.frame.given_label.notna()]
     if frozen: names = [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
     judged = _judged(dls, names, true, src.vocab)
     n, epochs = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch)
     histories = []
     def watch(step):
-        histories.append(HistoryFile(out/'history.csv', step, [o.table for o in histories[-1:]], say))
+        histories.append(HistoryFile(out/'history.csv', step, [o.table for o in histories[-1:]], say, METHODS[method].course == 'gradual'))
         return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute()), histories[-1], *track]
-    learn = train_robust(judged, make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=watch)
+    learn = train_robust(judged, _silent(make) if fastprogress.NO_BAR else make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=watch)
     known = true is not None and _true_numbers(true, names, src.vocab) is not None
     result = _accuracy(learn, judged) | dict(valid_labels='true' if known else 'given', best_accuracy=float(histories[-1].table.accuracy.astype(float).max()))
     learn = predictor(src, learn, folds if frozen else None, size)
