@@ -46,7 +46,9 @@ def two_groups(
     splitter, # Parameter groups of one network
 )->list: # As many groups
     "Parameter groups of two networks: each holds that of both."
-    return [list(a) + list(b) for a, b in zip(*(splitter(net) for net in model.nets))]
+    parts = [list(splitter(net)) for net in model.nets]
+    if all(isinstance(p, torch.Tensor) for part in parts for p in part): parts = [[part] for part in parts]   # a single group
+    return [list(a) + list(b) for a, b in zip(*parts)]
 
 # %% ../../nbs/19d_codivide.ipynb #00000009
 def _number(v, of):
@@ -92,7 +94,7 @@ class CoDivide(Callback):
     def before_train(self):
         "Divide the items, and put the loader of the planned steps in the place of the training loader."
         self.steps, self.parts = None, []
-        if not self.run_train or getattr(getattr(self.learn, 'checkpoint', None), '_done', False): return
+        if not self.run_train or getattr(getattr(self.learn, 'checkpoint', None), '_saved', None) is not None: return   # an epoch that was trained before
         self.warm, self.divisions = self.trained < _number(self.warmup, self.n_epoch), None
         everything, bs = np.arange(len(self._y)), min(self.bs or self.dls.train.bs, len(self._y))
         if self.warm: self.steps = [s for k in (0, 1) for s in plan_steps(k, everything, [], bs)]

@@ -1,0 +1,109 @@
+"""DivideMix and InstanceGM beside cross entropy, plain and tuned, and the best of the robust methods, under wrong labels of several kinds.
+
+    python benchmarks/semisup.py run [--sets mnist cifar10] [--noises …] [--methods …] [--seeds 0 1 2] [--jobs 2] [--hours 12]
+    python benchmarks/semisup.py table
+
+Images, noise, network, schedule and number of epochs are those of methods.py: 5,000 training images, a plain convolutional network from scratch, tested on 2,500 images with right labels after each epoch. DivideMix and
+InstanceGM train two such networks and count an epoch when both have seen their labelled items once; their settings are the package's. `last` is the accuracy after the last epoch, `auc` how well the training items with wrong
+labels are told apart at the end: by the clean probability of DivideMix, else by the probability of the given label; `seconds` is processor time of the training alone, `seconds_before` what had to be trained before it (tuning,
+out-of-fold predictions), and `memory` the largest resident size of the process in MB. A row of semisup.csv for each training, as it comes; rows that are there are not made again.
+"""
+import argparse, json, resource, time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+import methods as base
+from methods import EPOCHS, KEYS, LR, N, N_TUNE
+
+OUT = Path(__file__).with_name('semisup.csv')
+NOISES = ['symmetric .5', 'margin .3', 'margin .4', 'human']
+METHODS = ['dividemix', 'instancegm', 'plain', 'tuned', 'gce', 'elr', 'clean-retrain']
+
+def data(name, noise, seed, work, n):
+    "DataLoaders, and which labels of the training items are wrong."
+    vocab, items, others, test = base.sample(name, seed)
+    x, held = base.kept(work/f'train_{name}_{seed}.npy', lambda: base.pixels(items[0])), base.kept(work/f'test_{name}_{seed}.npy', lambda: base.pixels(test[0]))
+    given = base.given_labels(name, noise, seed, vocab, items, others, x, work)
+    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, N - n, N_TUNE, len(test[0])])
+    dls = base.loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name == 'cifar10')
+    dls.noise = SimpleNamespace(frame=pd.DataFrame(dict(item=[str(i) for i in range(n)], true_label=[vocab[k] for k in items[1][:n]])))
+    return dls, (given != items[1])[:n]
+
+def quiet(learn, how):
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(how['epochs'], how['lr'])
+
+def two(method, dls, how, seed, watch, settings):
+    "A training by DivideMix or InstanceGM; the probability that each label is right."
+    from fastclean.semisup.dividemix import DivideMix, train_dividemix
+    from fastclean.semisup.instancegm import InstanceGM
+    dm = train_dividemix(dls, base.learner, fit=partial(quiet, how=how), seed=seed, watch=watch, method=dict(dividemix=DivideMix, instancegm=InstanceGM)[method], **settings)
+    return np.mean([d.prob for d in dm.division.divide()], axis=0), dm.history
+
+def one(method, dls, how, seed, watch, preds):
+    "A training by any other method; the probability of each given label."
+    from fastclean.loaders import given_labels, learner_probs, plain_dl
+    from fastclean.methods import train_robust
+    learn = train_robust(dls, base.learner, method, **how, preds=preds, seed=seed, watch=watch)
+    y = given_labels(dls.train_ds)
+    return learner_probs(learn, plain_dl(dls, dls.train_ds))[np.arange(len(y)), y], None
+
+def run(name, noise, seed, method, work, n=N, epochs=EPOCHS, settings={}):
+    "A row: one training."
+    import torch
+    from sklearn.metrics import roc_auc_score
+    from fastclean.methods import METHODS as KNOWN
+    torch.set_num_threads(1)
+    dls, wrong = data(name, noise, seed, work, n)
+    start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), base._History()
+    if method == 'tuned': lr, k = base.tune(dls, seed, epochs, n < N); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
+    preds = base.predictions(dls, (name, noise, n, seed), work) if method in KNOWN and KNOWN[method].needs_preds else None
+    ready = time.process_time()
+    if method in ('dividemix', 'instancegm'): right, history = two(method, dls, how, seed, watch, settings)
+    else: right, history = one('plain' if method == 'tuned' else method, dls, how, seed, watch, preds)
+    last = {} if history is None else {k: round(float(history[k].iloc[-2:].mean()), 4) for k in ('n_labelled', 'labelled_right')}
+    return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float(wrong.mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), auc=round(float(roc_auc_score(wrong, -right)), 4), **last,
+                seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, settings=json.dumps(how | settings), history=' '.join(f'{o:.4f}' for o in watch.acc))
+
+def make(a):
+    a.work.mkdir(parents=True, exist_ok=True)
+    rows, end = pd.read_csv(a.out).to_dict('records') if a.out.exists() else [], time.time() + 3600*a.hours
+    there = {tuple(r[k] for k in KEYS) for r in rows}
+    todo = [k for s in a.seeds for m in a.methods for d in a.sets for o in a.noises for k in [(d, o, s, m)] if (d == 'cifar10' or o != 'human') and k not in there]
+    print(f'{len(todo)} trainings to make, {len(there)} are there', flush=True)
+    def late(*key): return run(*key, a.work, a.n, a.epochs, a.settings) if time.time() < end else None
+    for row in Parallel(a.jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')(delayed(late)(*k) for k in todo):
+        if row is None: continue
+        rows.append(row)
+        tmp = a.out.with_suffix('.tmp'); pd.DataFrame(rows).sort_values(KEYS).to_csv(tmp, index=False); tmp.replace(a.out)
+        print({k: row[k] for k in (*KEYS, 'last', 'best', 'auc', 'seconds', 'memory')}, flush=True)
+    table(a)
+
+def table(a):
+    d = pd.read_csv(a.out)
+    d['cell'] = d.set + ' ' + d.noise
+    about = lambda v: f'{v.mean():.3f}' + (f' ± {1.96*v.std()/len(v)**.5:.3f}' if len(v) > 1 else '')
+    for c in ('last', 'auc', 'seconds'): print(f'\n{c}: mean over seeds and its 95 % interval\n' + d.pivot_table(index='method', columns='cell', values=c, aggfunc=about).fillna('').to_string())
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('what', choices=['run', 'table'])
+    p.add_argument('--sets', nargs='*', default=['mnist', 'cifar10'])
+    p.add_argument('--noises', nargs='*', default=NOISES)
+    p.add_argument('--methods', nargs='*', default=METHODS)
+    p.add_argument('--seeds', nargs='*', type=int, default=range(3))
+    p.add_argument('--jobs', type=int, default=2)
+    p.add_argument('--hours', type=float, default=12, help='begin no training after so many hours')
+    p.add_argument('--n', type=int, default=N, help='training images, for a smaller grid')
+    p.add_argument('--epochs', type=int, default=EPOCHS, help='for a smaller grid')
+    p.add_argument('--settings', type=json.loads, default={}, help='of DivideMix and InstanceGM, as JSON, for tuning on other seeds')
+    p.add_argument('--out', type=Path, default=OUT)
+    p.add_argument('--work', type=Path, default=Path('~/.cache/fastclean-benchmark/methods').expanduser(), help='folder for what several trainings share')
+    a = p.parse_args()
+    dict(run=make, table=table)[a.what](a)
+
+if __name__ == '__main__': main()
