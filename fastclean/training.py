@@ -62,16 +62,15 @@ def _found(folder, source):
     from fastclean.core import Predictions
     if not (folder/'predictions').is_dir(): raise ValueError(f'--found: {encode_name(folder)} is not a result of fastclean find')
     preds, train = Predictions.load(folder/'predictions'), source.frame[source.frame.split == 'train']
-    if not set(train['item'][train.given_label.notna()]) <= set(preds.items): raise ValueError(f'--found: {encode_name(folder)} is of another source: it does not know all training items')
-    import numpy as np
-    return preds[np.flatnonzero(np.isin(preds.items.astype(str), train['item'].to_numpy(dtype=str)))]
+    if not set(train['item'][train.given_label.notna()].astype(str)) <= set(preds.items.astype(str)): raise ValueError(f'--found: {encode_name(folder)} is of another source: it does not know all training items')
+    return preds
 
 def _conclude_training(out, s):
     "What came out, and how to use it."
     by = {'true': 'by their true labels', 'given': 'by their labels as they are'}[s['valid_labels']]
     held = ', which were held out and are as often wrong as the others' if s['valid_labels'] == 'given' and s['held_out'] else ''
     _say('', f"{s['method']}: accuracy {s['accuracy']:.1%} ({s['low']:.1%} to {s['high']:.1%}) on {s['n_valid']:,} validation items, {by}{held}")
-    if s['best_accuracy'] > s['high']: _say(f"An earlier epoch had {s['best_accuracy']:.1%}: what came after was learning wrong labels by heart. Another --method resists, or fewer --epochs.")
+    if s['best_accuracy'] > s['high'] and s['best_accuracy'] > s['accuracy'] + .02: _say(f"An earlier epoch had {s['best_accuracy']:.1%}: what came after was learning wrong labels by heart. Another --method resists, or fewer --epochs.")
     if s['unreadable']: _say(f"{len(s['unreadable']):,} items could not be read and were left out; they are listed in summary.json")
     o = encode_name(out)
     example = dict(image="'photo.jpg'", text="'some text'", table='row')[s['kind']]
@@ -133,16 +132,16 @@ def _run(source, src, out, settings, found, cache, weights, track, force):
     "Train, or say what there is."
     from fastclean.trainrun import hold_out, train_source, true_labels
     _say(str(source), *source.settings.get('notes', []))
+    preds = _found(found, source)
     if claim_output(out, settings, force):
         _say('This is done already:')
         return _conclude_training(out, json.loads((out/'summary.json').read_text(encoding='utf-8')))
     s, labelled = settings, source.frame[(source.frame.split == 'train') & source.frame.given_label.notna()]
     held = hold_out(source, s['valid_pct'], _copies(source, labelled, round(1/s['valid_pct'])), s['seed'])
-    train = held.frame[(held.frame.split == 'train') & held.frame.given_label.notna()]
     cbs, finish = _tracker(track, out, s['method'], s)
     how = {k: s[k] for k in ('method', 'mode', 'epochs', 'lr', 'seed', 'size', 'arch', 'augment')}
-    _, summary = train_source(held, out, **how, weights=weights, preds=_found(found, held), true=true_labels(held, src), track=cbs, say=_say,
-                              folds_kwargs=dict(groups=list(train.group), tag=_tag(held), features_cache=cache))
+    _, summary = train_source(held, out, **how, weights=weights, preds=preds, true=true_labels(held, src), track=cbs, say=_say,
+                              folds_kwargs=dict(tag=_tag(held), features_cache=cache))
     finish()
     summary |= dict(kind=held.kind, held_out=held is not source, settings=settings)
     _write_json(out/'summary.json', summary)

@@ -90,6 +90,13 @@ def readable(
     if not keep.any(): raise ValueError('none of the items can be read as an image')
     return replace(src, frame=src.frame[keep].reset_index(drop=True)), list(src.frame['item'][~keep])
 
+def _predict_folds(src, size=160, **kwargs):
+    "Features of the items, and out-of-fold predictions from them."
+    dls = dict(image=lambda: source_dls(src, size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
+    together = src.frame.group[(src.frame.split == 'train') & src.frame.given_label.notna()]
+    if src.kind == 'image': kwargs['image_size'] = size
+    return FeatureFolds(dls, groups=list(together), **kwargs).fit()
+
 def _network(src, size, arch, weights, augment):
     "DataLoaders and learner function for a network that is trained whole."
     bs = min(64, max(8, len(src)//20))
@@ -161,8 +168,8 @@ def predictor(
         if folds is not None: return image_learner(dls, folds, learn)
         tfms = dict(after_item=[Squeeze(size), ToTensor()], after_batch=[IntToFloatTensor(), Normalize.from_stats([.5]*3, [.5]*3)])
         dls = DataLoaders(*[dl.new(dl.dataset, num_workers=0, **tfms) for dl in dls.loaders])
-    else: dls = learn.dls
-    return Learner(dls, learn.model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+        return Learner(dls, learn.model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    return type(learn)(learn.dls, learn.model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)   # those of texts and tables predict in their own way
 
 # %% ../nbs/18d_trainrun.ipynb #0000000e
 def _judged(dls, names, true, vocab):
@@ -195,6 +202,11 @@ def _silent(make):
 
 def _rates(kind, mode, arch): return 1e-3 if mode == 'features' else dict(image=5e-3 if arch is None else 1e-3, text=1e-2, table=1e-2)[kind]
 
+def _write_model(learn, history, out, about):
+    "The exported learner and the plot."
+    with atomic_path(out/'export.pkl') as f: learn.path, name = f.parent, f.name; learn.export(name)
+    with atomic_path(out/'history.png') as f: plot_history(history, about).savefig(f, format='png', dpi=130)
+
 def train_source(
     src:Source, # Training and validation items, one label for each item
     out, # Folder of the results
@@ -209,7 +221,7 @@ def train_source(
     augment:bool=False, # Whether to mirror, turn and zoom images while a network is trained
     preds=None, # `Predictions` of the training items, for methods that need them; default from frozen features
     true=None, # True labels by item, from `true_labels`
-    folds_kwargs=None, # More for `FeatureFolds`: groups, features_cache, tag
+    folds_kwargs=None, # More for `FeatureFolds`: features_cache, tag
     track=(), # Callbacks that follow the training
     say=noop, # Gets lines that say how far it is
 )->tuple: # The learner, for files, texts or rows; the summary, a dict
@@ -221,25 +233,22 @@ def train_source(
     folds = None
     if frozen or (METHODS[method].needs_preds and preds is None):
         say('features and out-of-fold predictions')
-        dls = dict(image=lambda: source_dls(src, 160 if not frozen else size), text=lambda: text_dls(src), table=lambda: table_dls(src))[src.kind]()
-        folds = FeatureFolds(dls, backbone=arch if frozen else None, weights=weights if frozen else None, image_size=size if frozen else 160, cache=work/'folds', seed=seed, **(folds_kwargs or {})).fit()
+        own = dict(size=size, backbone=arch, weights=weights) if frozen else {}
+        folds = _predict_folds(src, **own, cache=work/'folds', seed=seed, **(folds_kwargs or {}))
         if preds is None: preds = folds.predictions()
     dls, make = (feature_dls(folds), partial(feature_learner, head=dropout_head)) if frozen else _network(src, size, arch, weights, augment)
     names = src.frame['item'][(src.frame.split == 'valid') & src.frame.given_label.notna()]
     if frozen: names = [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
     judged = _judged(dls, names, true, src.vocab)
-    n, epochs = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch)
-    histories = []
+    n, epochs, histories = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch), []
     def watch(step):
         histories.append(HistoryFile(out/'history.csv', step, [o.table for o in histories[-1:]], say, METHODS[method].course == 'gradual'))
         return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute()), histories[-1], *track]
     learn = train_robust(judged, _silent(make) if fastprogress.NO_BAR else make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=watch)
-    known = true is not None and _true_numbers(true, names, src.vocab) is not None
-    result = _accuracy(learn, judged) | dict(valid_labels='true' if known else 'given', best_accuracy=float(histories[-1].table.accuracy.astype(float).max()))
+    table = histories[-1].table
+    result = _accuracy(learn, judged) | dict(valid_labels='given' if judged is dls else 'true', best_accuracy=float(table.accuracy.astype(float).max()))
     learn = predictor(src, learn, folds if frozen else None, size)
-    with atomic_path(out/'export.pkl') as f: learn.path, name = f.parent, f.name; learn.export(name)
-    labels = {'true': 'true labels', 'given': 'labels as they are given'}[result['valid_labels']]
-    with atomic_path(out/'history.png') as f: plot_history(histories[-1].table, f"{method}: on {result['n_valid']:,} validation items, by {labels}").savefig(f, format='png', dpi=130)
+    _write_model(learn, table, out, f"{method}: on {result['n_valid']:,} validation items, by {'their labels as they are given' if judged is dls else 'their true labels'}")
     summary = result | dict(method=method, about=METHODS[method].about, mode=mode, model=folds._net.name if frozen else type(learn.model).__name__ if arch is None else arch, n=n, K=len(src.vocab), classes=list(src.vocab), epochs=epochs,
                             unreadable=unreadable, seconds=round(time.time() - start, 1), versions=versions('fastai', 'torch', 'timm'))
     return learn, summary
