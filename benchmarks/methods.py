@@ -1,6 +1,7 @@
 """Every method of `train_robust` beside cross entropy that was tuned, under six kinds of wrong labels: where a robust method wins and where it does not.
 
     python benchmarks/methods.py run [--sets cifar10 mnist] [--noises …] [--methods …] [--seeds 0 1 2] [--jobs 2] [--hours 12]
+    python benchmarks/methods.py run --sets digits --noises 'symmetric .5' --seeds 0 --out FILE    # minutes, without any data
     python benchmarks/methods.py table
 
 5,000 training images of MNIST and of CIFAR-10, 28 and 32 pixels, a plain convolutional network (`Net`) from scratch, Adam with one cycle of 12 epochs at 5e-3, batches of 128; CIFAR's images are mirrored at
@@ -23,11 +24,20 @@ NOISES = ['symmetric .5', 'human', 'margin .3', 'pair .4', 'symmetric .2', 'symm
 KEYS = ['set', 'noise', 'seed', 'method']
 EPOCHS, LR, RATES, LENGTHS = 12, 5e-3, (2e-3, 5e-3, 1.5e-2), (3, 6, 12)
 N, N_TUNE, N_TEST = 5000, 1000, 2500
+SIZES = dict(digits=(500, 200, 500))   # of training, tuning and test; for a grid of minutes
 
 def files(name):
-    "Paths and class names of all training and of all test images, in an order that does not change."
+    "Names, class names and paths of all training and of all test images, in an order that does not change."
+    if name == 'digits': return digits()
     folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')))[name]
     return [sorted((o.name, o.parent.name, o) for o in (DATA/folder/s).glob('*/*.png')) for s in splits]
+
+def digits():
+    "scikit-learn's digits: no file is needed."
+    from sklearn.datasets import load_digits
+    d = load_digits()
+    rows = [(f'{i:04d}', str(y), np.uint8(o*15.9)) for i, (o, y) in enumerate(zip(d.images, d.target))]
+    return rows[:1200], rows[1200:]
 
 def kept(at, make):
     "An array that is made once."
@@ -37,17 +47,17 @@ def kept(at, make):
 def pixels(rows):
     "Images, (n, 3, h, w), from −1 to 1."
     from PIL import Image
-    x = np.stack([np.asarray(Image.open(o[2]).convert('RGB')) for o in rows]).transpose(0, 3, 1, 2)
+    x = np.stack([np.asarray((Image.fromarray(o[2]).resize((24, 24)) if isinstance(o[2], np.ndarray) else Image.open(o[2])).convert('RGB')) for o in rows]).transpose(0, 3, 1, 2)
     return (x/127.5 - 1).astype(np.float32)
 
 def sample(name, seed):
     "Images of training and tuning, of the reference of margin noise, and of the test: pixels, true class numbers, paths."
     train, test = files(name)
     vocab = sorted({o[1] for o in train})
-    rng = np.random.default_rng(seed)
-    a = [train[i] for i in rng.permutation(len(train))[:2*N + N_TUNE]]
-    b = [test[i] for i in rng.permutation(len(test))[:N_TEST]]
-    return vocab, *[(o, np.array([vocab.index(r[1]) for r in o])) for o in (a[:N + N_TUNE], a[N + N_TUNE:], b)]
+    rng, (n, n_tune, n_test) = np.random.default_rng(seed), SIZES.get(name, (N, N_TUNE, N_TEST))
+    a = [train[i] for i in rng.permutation(len(train))[:2*n + n_tune]]
+    b = [test[i] for i in rng.permutation(len(test))[:n_test]]
+    return vocab, *[(o, np.array([vocab.index(r[1]) for r in o])) for o in (a[:n + n_tune], a[n + n_tune:], b)]
 
 def network(K=10, w=16):
     "A plain convolutional network that can learn labels by heart; half precision where the processor has it."
@@ -144,7 +154,7 @@ def tune(dls, seed, epochs, small):
             got[lr, n] = float((learner_probs(learn, plain_dl(dls, dls[2].dataset)).argmax(1) == y).mean())
     return max(got, key=got.get)
 
-def run(name, noise, seed, method, work, n=N, epochs=EPOCHS):
+def run(name, noise, seed, method, work, n=None, epochs=EPOCHS):
     "A row: one training."
     import torch
     from fastclean.methods import METHODS, train_robust
@@ -152,10 +162,12 @@ def run(name, noise, seed, method, work, n=N, epochs=EPOCHS):
     vocab, items, others, test = sample(name, seed)
     x, held = kept(work/f'train_{name}_{seed}.npy', lambda: pixels(items[0])), kept(work/f'test_{name}_{seed}.npy', lambda: pixels(test[0]))
     given = given_labels(name, noise, seed, vocab, items, others, x, work)
-    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, N - n, N_TUNE, len(test[0])])
+    most, n_tune, n_test = SIZES.get(name, (N, N_TUNE, N_TEST))
+    n = min(n or most, most)
+    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
     dls = loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name == 'cifar10')
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), _History()
-    if method == 'tuned': lr, k = tune(dls, seed, epochs, n < N); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
+    if method == 'tuned': lr, k = tune(dls, seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = predictions(dls, (name, noise, n, seed), work) if method != 'tuned' and METHODS[method].needs_preds else None
     ready = time.process_time()
     train_robust(dls, learner, 'plain' if method == 'tuned' else method, **how, preds=preds, seed=seed, watch=watch)
@@ -169,6 +181,7 @@ def make(a):
     there = {tuple(r[k] for k in KEYS) for r in rows}
     methods = a.methods or ['plain', 'tuned', *[o for o in METHODS if o != 'plain']]
     todo = [k for s in a.seeds for o in a.noises for d in a.sets for m in methods for k in [(d, o, s, m)] if (d == 'cifar10' or o != 'human') and k not in there]
+    if not todo: return table(a)
     print(f'{len(todo)} trainings to make, {len(there)} are there', flush=True)
     def late(*key):
         return run(*key, a.work, a.n, a.epochs) if time.time() < end else None
@@ -194,7 +207,7 @@ def main():
     p.add_argument('--seeds', nargs='*', type=int, default=range(3))
     p.add_argument('--jobs', type=int, default=2)
     p.add_argument('--hours', type=float, default=12, help='begin no training after so many hours')
-    p.add_argument('--n', type=int, default=N, help='training images, for a smaller grid')
+    p.add_argument('--n', type=int, help='training images, for a smaller grid')
     p.add_argument('--epochs', type=int, default=EPOCHS, help='for a smaller grid')
     p.add_argument('--out', type=Path, default=OUT)
     p.add_argument('--work', type=Path, default=Path('~/.cache/fastclean-benchmark/methods').expanduser(), help='folder for predictions that several methods share')
