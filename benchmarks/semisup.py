@@ -2,13 +2,14 @@
 
     python benchmarks/semisup.py run [--sets mnist cifar10] [--noises …] [--methods …] [--seeds 0 1 2] [--jobs 2] [--hours 12]
     python benchmarks/semisup.py table
+    python benchmarks/semisup.py cost        # time and memory of an epoch, each method in a process of its own
 
 Images, noise, network, schedule and number of epochs are those of methods.py: 5,000 training images, a plain convolutional network from scratch, tested on 2,500 images with right labels after each epoch. DivideMix and
 InstanceGM train two such networks and count an epoch when both have seen their labelled items once; their settings are the package's. `last` is the accuracy after the last epoch, `auc` how well the training items with wrong
 labels are told apart at the end: by the clean probability of DivideMix, else by the probability of the given label; `seconds` is processor time of the training alone, `seconds_before` what had to be trained before it (tuning,
-out-of-fold predictions), and `memory` the largest resident size of the process in MB. A row of semisup.csv for each training, as it comes; rows that are there are not made again.
+out-of-fold predictions). A row of semisup.csv for each training, as it comes; rows that are there are not made again.
 """
-import argparse, json, resource, time
+import argparse, json, multiprocessing, resource, time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +68,7 @@ def run(name, noise, seed, method, work, n=N, epochs=EPOCHS, settings={}):
     else: right, history = one('plain' if method == 'tuned' else method, dls, how, seed, watch, preds)
     last = {} if history is None else {k: round(float(history[k].iloc[-2:].mean()), 4) for k in ('n_labelled', 'labelled_right')}
     return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float(wrong.mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), auc=round(float(roc_auc_score(wrong, -right)), 4), **last,
-                seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, settings=json.dumps(how | settings), history=' '.join(f'{o:.4f}' for o in watch.acc))
+                seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how | settings), history=' '.join(f'{o:.4f}' for o in watch.acc))
 
 def make(a):
     a.work.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def make(a):
         if row is None: continue
         rows.append(row)
         tmp = a.out.with_suffix('.tmp'); pd.DataFrame(rows).sort_values(KEYS).to_csv(tmp, index=False); tmp.replace(a.out)
-        print({k: row[k] for k in (*KEYS, 'last', 'best', 'auc', 'seconds', 'memory')}, flush=True)
+        print({k: row[k] for k in (*KEYS, 'last', 'best', 'auc', 'seconds')}, flush=True)
     table(a)
 
 def table(a):
@@ -89,9 +90,20 @@ def table(a):
     about = lambda v: f'{v.mean():.3f}' + (f' ± {1.96*v.std()/len(v)**.5:.3f}' if len(v) > 1 else '')
     for c in ('last', 'auc', 'seconds'): print(f'\n{c}: mean over seeds and its 95 % interval\n' + d.pivot_table(index='method', columns='cell', values=c, aggfunc=about).fillna('').to_string())
 
+def _cost(method, epochs, work):
+    return run('cifar10', 'symmetric .5', 100, method, work, epochs=epochs, settings=dict(warmup=0) if method in METHODS[:2] else {})['seconds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+
+def cost(a):
+    "Seconds of an epoch, as the difference of two trainings, and the largest resident size of the process."
+    a.work.mkdir(parents=True, exist_ok=True)
+    fresh = lambda *o: multiprocessing.get_context('spawn').Pool(1).apply(_cost, (*o, a.work))
+    got = {m: (fresh(m, 1), fresh(m, 3)) for m in ('plain', 'dividemix', 'instancegm')}
+    d = pd.DataFrame({m: dict(seconds_per_epoch=(b[0] - o[0])/2, memory_mb=b[1]) for m, (o, b) in got.items()}).T
+    print(d.assign(times_plain=d.seconds_per_epoch/d.seconds_per_epoch['plain']).round(2).to_string())
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=['run', 'table'])
+    p.add_argument('what', choices=['run', 'table', 'cost'])
     p.add_argument('--sets', nargs='*', default=['mnist', 'cifar10'])
     p.add_argument('--noises', nargs='*', default=NOISES)
     p.add_argument('--methods', nargs='*', default=METHODS)
@@ -104,6 +116,6 @@ def main():
     p.add_argument('--out', type=Path, default=OUT)
     p.add_argument('--work', type=Path, default=Path('~/.cache/fastclean-benchmark/methods').expanduser(), help='folder for what several trainings share')
     a = p.parse_args()
-    dict(run=make, table=table)[a.what](a)
+    dict(run=make, table=table, cost=cost)[a.what](a)
 
 if __name__ == '__main__': main()

@@ -62,7 +62,7 @@ class CoDivide(Callback):
         warmup=.3, # Epochs of ordinary training first: a number (int), or a share of the epochs (float); 10 of 300 in the paper
         lambda_u:float=25., # λᵤ, weight of the unlabelled items; 0 to 150 in the paper, more for more noise
         length=.3, # Epochs after the warm-up in which λᵤ rises from 0: a number (int), or a share of the epochs (float); 16 of 300 in the paper
-        bs:int|None=None, # Labelled items, and unlabelled items, in a step, which works on four times as many images; default the batch size of the training loader
+        bs:int|None=None, # Labelled items, and unlabelled items, in a step after the warm-up, which trains on four times as many images; default half the batch size of the training loader
         T:float=.5, # Temperature of the sharpening
         alpha:float=4., # Blending by Beta(alpha, alpha); 0 blends nothing
         threshold:float=.5, # Items whose label is right with more than this probability are labelled
@@ -96,11 +96,11 @@ class CoDivide(Callback):
         self.steps, self.parts = None, []
         if not self.run_train or getattr(getattr(self.learn, 'checkpoint', None), '_saved', None) is not None: return   # an epoch that was trained before
         self.warm, self.divisions = self.trained < _number(self.warmup, self.n_epoch), None
-        everything, bs = np.arange(len(self._y)), min(self.bs or self.dls.train.bs, len(self._y))
-        if self.warm: self.steps = [s for k in (0, 1) for s in plan_steps(k, everything, [], bs)]
+        if self.warm: self.steps = [s for k in (0, 1) for s in plan_steps(k, np.arange(len(self._y)), [], self.dls.train.bs)]
         else:
             self.recent = self._losses()
             self.divisions = self._divide(self.recent)
+            bs = self.bs or max(1, self.dls.train.bs//2)
             self.steps = [s for k, d in enumerate(self.divisions[::-1]) for s in plan_steps(k, np.flatnonzero(d.labelled), np.flatnonzero(~d.labelled), bs)]
         self.learn.dl = planned_dl(self.dls.train, self.steps, 1 if self.warm else 2)
 

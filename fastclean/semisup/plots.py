@@ -78,7 +78,7 @@ def plot_semisup(
             for col, colour, label in some:
                 if col == metric and k: continue   # one value for both
                 ax.plot(part.epoch, part[col].astype(float)*(100 if col == 'unlabelled' else 1), color=colour, lw=1.5, ls='--' if k else '-', label=None if k else label)
-        if name == 'items with their label': ax.set_ylim(0)
+        if name == 'items with their label': ax.set_ylim(0, 1.1*history.n_labelled.max())
         if len(some) > 1: ax.legend(frameon=False, fontsize=7.5, labelcolor=MUTED)
         ax.set_xlim(.5, history.epoch.max() + .5); ax.xaxis.get_major_locator().set_params(integer=True)
     divided = history[history.phase == 'divided'].epoch
