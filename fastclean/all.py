@@ -39,6 +39,8 @@ from .callback.noise_layers import *
 from .callback.joint import *
 from .callback.elr import *
 from .callback.weights import *
+from .callback.checkpoint import Checkpoint
 from .frozen import *
 from .retrain import clean_and_retrain
+from .methods import METHODS, robust_learner, train_robust
 from .calibration import *
