@@ -8,7 +8,7 @@
 random. Accuracy on 2,500 test images with right labels after each epoch: the last one counts; the best one, which nobody could choose without them, shows what memorising costs. `tuned` is cross entropy whose
 learning rate (2e-3, 5e-3, 1.5e-2) and length (3, 6, 12 epochs) are chosen for each noise and seed by 1,000 more images with labels as wrong as those of the training; all other methods have the settings that they
 have in the package. Methods that need predictions get them from three folds of the same network, smoothed, 6 epochs. Margin noise comes from the same network trained on 5,000 other images; `human` are
-the labels that one person gave to each CIFAR-10 image. Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
+the labels that one person gave to each CIFAR-10 image. `--sets imagenette --noises 'symmetric .5' 'pair .4'` takes 6,000 photographs at 64 pixels and a ResNet-18 from scratch instead (use `--jobs 1`). Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
 """
 import argparse, json, os, time
 from functools import partial
@@ -24,13 +24,15 @@ NOISES = ['symmetric .5', 'human', 'margin .3', 'pair .4', 'symmetric .2', 'symm
 KEYS = ['set', 'noise', 'seed', 'method']
 EPOCHS, LR, RATES, LENGTHS = 12, 5e-3, (2e-3, 5e-3, 1.5e-2), (3, 6, 12)
 N, N_TUNE, N_TEST = 5000, 1000, 2500
-SIZES = dict(digits=(500, 200, 500))   # of training, tuning and test; for a grid of minutes
+SIZES = dict(digits=(500, 200, 500), imagenette=(6000, 1000, 2500))   # of training, tuning and test, where they are others
+
+MIRRORED = ('cifar10', 'imagenette')
 
 def files(name):
     "Names, class names and paths of all training and of all test images, in an order that does not change."
     if name == 'digits': return digits()
-    folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')))[name]
-    return [sorted((o.name, o.parent.name, o) for o in (DATA/folder/s).glob('*/*.png')) for s in splits]
+    folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')), imagenette=('imagenette2-160', ('train', 'val')))[name]
+    return [sorted((o.name, o.parent.name, o) for o in (DATA/folder/s).glob('*/*.*')) for s in splits]
 
 def digits():
     "scikit-learn's digits: no file is needed."
@@ -44,11 +46,14 @@ def kept(at, make):
     if not at.exists(): save(at, make())
     return np.load(at)
 
-def pixels(rows):
+def pixels(rows, name):
     "Images, (n, 3, h, w), from −1 to 1."
     from PIL import Image
-    x = np.stack([np.asarray((Image.fromarray(o[2]).resize((24, 24)) if isinstance(o[2], np.ndarray) else Image.open(o[2])).convert('RGB')) for o in rows]).transpose(0, 3, 1, 2)
-    return (x/127.5 - 1).astype(np.float32)
+    side = dict(digits=24, imagenette=64).get(name)
+    def read(o):
+        im = (Image.fromarray(o) if isinstance(o, np.ndarray) else Image.open(o)).convert('RGB')
+        return np.asarray(im.resize((side, side), Image.Resampling.BILINEAR) if side else im)
+    return (np.stack([read(o[2]) for o in rows]).transpose(0, 3, 1, 2)/np.float32(127.5) - 1).astype(np.float32)
 
 def sample(name, seed):
     "Images of training and tuning, of the reference of margin noise, and of the test: pixels, true class numbers, paths."
@@ -59,22 +64,24 @@ def sample(name, seed):
     b = [test[i] for i in rng.permutation(len(test))[:n_test]]
     return vocab, *[(o, np.array([vocab.index(r[1]) for r in o])) for o in (a[:n + n_tune], a[n + n_tune:], b)]
 
-def network(K=10, w=16):
-    "A plain convolutional network that can learn labels by heart; half precision where the processor has it."
+def network(large=False, K=10, w=16):
+    "A plain convolutional network that can learn labels by heart, or a ResNet-18; half precision where the processor has it."
     import torch
     from torch import nn
+    from torchvision.models import resnet18
     conv = lambda i, o, s: nn.Sequential(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
     class Net(nn.Sequential):
         def forward(self, x):
             with torch.autocast('cpu', torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):
                 return super().forward(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)).float()
+    if large: return Net(resnet18(num_classes=K)).to(memory_format=torch.channels_last)
     return Net(conv(3, w, 2), conv(w, 2*w, 1), conv(2*w, 2*w, 2), conv(2*w, 4*w, 1), conv(4*w, 4*w, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16*w, K)).to(memory_format=torch.channels_last)
 
 def learner(dls):
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
-    learn = Learner(dls, network(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    learn = Learner(dls, network(dls.train_ds[0][0].shape[-1] >= 64), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
     learn.logger = lambda o: None
     return learn.remove_cb(learn.progress) if hasattr(learn, 'progress') else learn
 
@@ -92,8 +99,8 @@ def clean_reference(name, seed, vocab, others, x, work):
     "Probabilities of the network trained on other images with right labels."
     def train():
         from fastclean.foldtask import repeatable
-        xs = np.concatenate([pixels(others[0]), x])
-        dls = loaders(xs, np.concatenate([others[1], np.zeros(len(x), int)]), np.repeat(['train', 'valid'], [len(others[0]), len(x)]), vocab, name == 'cifar10')
+        xs = np.concatenate([pixels(others[0], name), x])
+        dls = loaders(xs, np.concatenate([others[1], np.zeros(len(x), int)]), np.repeat(['train', 'valid'], [len(others[0]), len(x)]), vocab, name in MIRRORED)
         with repeatable(seed): learn = learner(dls); learn.fit_one_cycle(EPOCHS, LR)
         return learn.get_preds()[0].numpy()
     return kept(work/f'reference_{name}_{seed}.npy', train)
@@ -160,12 +167,12 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS):
     from fastclean.methods import METHODS, train_robust
     torch.set_num_threads(1)
     vocab, items, others, test = sample(name, seed)
-    x, held = kept(work/f'train_{name}_{seed}.npy', lambda: pixels(items[0])), kept(work/f'test_{name}_{seed}.npy', lambda: pixels(test[0]))
+    x, held = kept(work/f'train_{name}_{seed}.npy', lambda: pixels(items[0], name)), kept(work/f'test_{name}_{seed}.npy', lambda: pixels(test[0], name))
     given = given_labels(name, noise, seed, vocab, items, others, x, work)
     most, n_tune, n_test = SIZES.get(name, (N, N_TUNE, N_TEST))
     n = min(n or most, most)
     split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
-    dls = loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name == 'cifar10')
+    dls = loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in MIRRORED)
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), _History()
     if method == 'tuned': lr, k = tune(dls, seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = predictions(dls, (name, noise, n, seed), work) if method != 'tuned' and METHODS[method].needs_preds else None

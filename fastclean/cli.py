@@ -202,6 +202,7 @@ def _conclude(out, issues, summary):
         s, q = summary['settings'], shlex.quote(o)
         how = ''.join(f' --{k.replace("_", "-")} {shlex.quote(str(s[k]))}' for k in ('label_col', 'label_delim', 'text_col') if s.get(k))
         _say(f'Then     fastclean audit {q}    how good the list is, from fifty labels that you check', f"         fastclean correct {shlex.quote(s.get('source', 'SRC'))} CORRECTED --issues {q}{how}    a copy with the labels put right")
+        if not s.get('label_delim'): _say(f"         fastclean train {shlex.quote(s.get('source', 'SRC'))} --found {q}{how}    a model that the wrong ones do not lead astray")
     _say(f"({summary['seconds']:.0f} s)")
 
 _Src = Annotated[Path, typer.Argument(help='Folder with a sub-folder per class, or a CSV, TSV or parquet file.')]
