@@ -43,7 +43,7 @@ def two(method, dls, how, seed, watch, settings):
     from fastclean.semisup.dividemix import DivideMix, train_dividemix
     from fastclean.semisup.instancegm import InstanceGM
     dm = train_dividemix(dls, base.learner, fit=partial(quiet, how=how), seed=seed, watch=watch, method=dict(dividemix=DivideMix, instancegm=InstanceGM)[method], **settings)
-    return np.mean([d.prob for d in dm.division.divide()], axis=0), dm.history
+    return np.mean([d.prob for d in dm.co_divide.divide()], axis=0), dm.co_divide.history
 
 def one(method, dls, how, seed, watch, preds):
     "A training by any other method; the probability of each given label."

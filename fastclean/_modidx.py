@@ -1520,6 +1520,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastclean.trainrun._rates': ('trainrun.html#_rates', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._silent': ('trainrun.html#_silent', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._true_numbers': ('trainrun.html#_true_numbers', 'fastclean/trainrun.py'),
+                                    'fastclean.trainrun._without': ('trainrun.html#_without', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._write_model': ('trainrun.html#_write_model', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun.default_epochs': ('trainrun.html#default_epochs', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun.hold_out': ('trainrun.html#hold_out', 'fastclean/trainrun.py'),

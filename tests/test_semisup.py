@@ -30,6 +30,7 @@ from fastclean.loaders import plain_dl
 from fastclean.semisup import codivide
 from fastclean.semisup.codivide import CoDivide, TwoNetworks
 from fastclean.semisup.dividemix import DivideMix, train_dividemix
+from fastclean.semisup.graphical import UnitImages
 from fastclean.semisup.instancegm import InstanceGM
 from fastclean.semisup.mixture import GUARDS, clean_probs, divide, evaluating, item_losses
 from fastclean.semisup.views import Step, planned_dl
@@ -106,7 +107,7 @@ def test_one_step_of_eight_items(monkeypatch):
     y = np.array([0, 0, 0, 1, 1, 1, 1, 0])   # the last two are wrong
     dls = array_dls(torch.cat([x, x]), np.r_[y, y], ['train']*8 + ['valid']*8, bs=8, batch_tfms=[Shake()])
     torch.manual_seed(3)
-    dm = DivideMix(dls, lambda dls: linear(dls, opt_func=partial(SGD, mom=0.), wd=0.), warmup=0, length=4, lambda_u=30.)
+    dm = DivideMix(dls, lambda dls: linear(dls, opt_func=partial(SGD, mom=0.), wd=0.), warmup=0, length=4, lambda_u=30., bs=8)
     with torch.no_grad():
         for k, net in enumerate(dm.model.nets): net[1].weight.copy_(torch.tensor([[1., -1], [-1, 1.]])*(.8 + .3*k)); net[1].bias.copy_(torch.tensor([.1, -.1])*k)
     nets = [[o.detach().numpy().astype(float) for o in net.parameters()] for net in dm.model.nets]
@@ -146,7 +147,7 @@ def test_one_step_of_eight_items(monkeypatch):
     dm.co_divide.trained, seen[:], perms[:] = 2, [], []
     before = [o.detach().numpy().astype(float) for o in dm.model.nets[0].parameters()]
     with dm.no_bar(), dm.no_logging(): dm.fit(1, .5, cbs=[Before(), After()])
-    assert dm.history.weight.iloc[-2:].tolist() == [15., 15.]
+    assert dm.co_divide.history.weight.iloc[-2:].tolist() == [15., 15.]
 
 def test_mixture_by_hand():
     rng = np.random.default_rng(1)
@@ -221,9 +222,9 @@ def test_losses_are_of_the_items_in_order():
 def test_a_whole_training(cls, tmp_path):
     dls = make_dls(shape=(1, 8, 8), n=120, bs=16)
     with repeatable(0): dm = quiet(cls(dls, conv, warmup=1), 3, 2e-2)
-    h = dm.history
+    h = dm.co_divide.history
     assert h.phase.tolist() == ['warm-up']*2 + ['divided']*4 and h.network.tolist() == [0, 1]*3
-    assert {'labelled', 'unlabelled', 'prior', 'weight', 'loss', 'n_labelled', 'auc', 'labelled_right', 'means_0'.replace('means', 'mean'), 'valid_loss', 'accuracy'} <= set(h)
+    assert {'labelled', 'unlabelled', 'prior', 'weight', 'loss', 'n_labelled', 'auc', 'labelled_right', 'mean_0', 'valid_loss', 'accuracy'} <= set(h)
     issues = dm.issues()
     assert list(issues.columns) == list(COLUMNS) and len(issues) == 120 and issues.label_score.between(0, 1).all()
     assert set(issues.certainty[issues.is_label_issue]) <= {'obvious', 'possible'} and (issues.certainty[~issues.is_label_issue] == '').all()
@@ -235,7 +236,7 @@ def test_a_whole_training(cls, tmp_path):
     dm.save(tmp_path/'m'); other = cls(dls, conv).load(tmp_path/'m')
     assert torch.allclose(other.get_preds()[0], p)
     with dm.no_bar(), dm.no_logging(): dm.lr_find(num_it=4, show_plot=False)
-    assert len(dm.history) == 6
+    assert len(dm.co_divide.history) == 6
 
 @pytest.mark.parametrize('change', [lambda o: o.to_fp16(), lambda o: o.to_bf16(), lambda o: o.add_cb(GradientClip(.1)), lambda o: o.add_cb(BnFreeze())])
 def test_with_callbacks(change): quiet(change(InstanceGM(make_dls(shape=(1, 8, 8)), conv, warmup=1)), 2)
@@ -263,7 +264,7 @@ def test_groups_and_fine_tune():
         dm.freeze(); dm.fit(1, 1e-2)
         assert all(torch.equal(a, b) for a, b in zip(body, dm.model.nets[0][0].parameters()))
         dm.fine_tune(2, 1e-2)
-    assert dm.history.phase.tolist() == ['warm-up']*2 + ['divided']*6 and dm.history.epoch.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert dm.co_divide.history.phase.tolist() == ['warm-up']*2 + ['divided']*6 and dm.co_divide.history.epoch.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
 
 def test_networks_may_differ_and_bring_callbacks():
     made = []
@@ -281,7 +282,7 @@ def test_a_broken_training_leaves_no_trace():
     a, b = (o.get_preds(act=lambda z: z)[0] for o in dm.learners)
     assert torch.allclose(dm.get_preds(act=lambda z: z)[0], a + b, atol=1e-5) and not dm.co_divide.rows
     quiet(dm, 1)
-    assert len(dm.history) == 2
+    assert len(dm.co_divide.history) == 2
 
 # stops and kills
 
@@ -304,7 +305,7 @@ def test_goes_on_after_a_kill(cls, tmp_path):
     assert child.exitcode == -signal.SIGKILL and (tmp_path/'c.pth').exists()
     whole, resumed = _dm(cls, []), _dm(cls, [], tmp_path/'c.pth')
     for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values()): assert torch.equal(a, b)
-    assert whole.history.astype(str).equals(resumed.history.astype(str)) and len(whole.history) == 8
+    assert whole.co_divide.history.astype(str).equals(resumed.co_divide.history.astype(str)) and len(whole.co_divide.history) == 8
     if cls is InstanceGM:
         for a, b in zip(whole.co_divide.graphs.state_dict().values(), resumed.co_divide.graphs.state_dict().values()): assert torch.equal(a, b)
 
@@ -313,14 +314,14 @@ def test_goes_on_after_a_kill(cls, tmp_path):
 @pytest.mark.parametrize('n', [2, 3, 5])
 def test_few_items(n):
     dm = quiet(DivideMix(make_dls(n=n, valid=3, truth=False), linear, warmup=1), 3)
-    assert dm.history.n_labelled.dropna().between(1, n).all() and np.isfinite(dm.history.loss).all()
+    assert dm.co_divide.history.n_labelled.dropna().between(1, n).all() and np.isfinite(dm.co_divide.history.loss).all()
 
-def test_no_wrong_labels(): assert np.isfinite(quiet(DivideMix(make_dls(wrong=0.), linear, warmup=1), 2).history.loss).all()
+def test_no_wrong_labels(): assert np.isfinite(quiet(DivideMix(make_dls(wrong=0.), linear, warmup=1), 2).co_divide.history.loss).all()
 
 def test_all_labelled(monkeypatch):
     dm = DivideMix(make_dls(), linear, warmup=0, threshold=0.)
     with pytest.warns(FastcleanWarning, match='all labels are trusted'): quiet(dm, 1)
-    assert dm.history.guards.str.contains('all labelled').all() and (dm.history.unlabelled == 0).all() and (dm.history.n_unlabelled == 0).all()
+    assert dm.co_divide.history.guards.str.contains('all labelled').all() and (dm.co_divide.history.unlabelled == 0).all() and (dm.co_divide.history.n_unlabelled == 0).all()
 
 def test_nothing_labelled():
     d = divide(np.r_[np.full(5, np.nan), 1., 2.], np.array([0]*5 + [1, 1]))
@@ -337,7 +338,7 @@ def test_a_rare_class_is_kept():
 def test_a_network_that_diverged():
     def make(dls): learn = linear(dls); learn.model[1].weight.data[:] = float('nan'); return learn
     with pytest.warns(FastcleanWarning, match='no finite numbers'): dm = quiet(DivideMix(make_dls(), make, warmup=0), 1)
-    assert len(dm.history) == 2
+    assert len(dm.co_divide.history) == 2
 
 # errors
 
@@ -357,5 +358,18 @@ def test_data_that_do_not_fit():
 
 def test_truth_and_no_truth():
     dls = make_dls(truth=False)
-    assert 'auc' not in quiet(DivideMix(dls, linear, warmup=0), 1).history
-    assert 'auc' in quiet(DivideMix(make_dls(), linear, warmup=0), 1).history
+    assert 'auc' not in quiet(DivideMix(dls, linear, warmup=0), 1).co_divide.history
+    assert 'auc' in quiet(DivideMix(make_dls(), linear, warmup=0), 1).co_divide.history
+
+@pytest.mark.parametrize('low, high', [(-1., 1.), (0., 255.), (-2.1, 2.6)])
+def test_images_back_to_black_and_white(low, high):
+    x = torch.rand(30, 3, 32, 32)
+    x[0, 0, 0, :2] = torch.tensor([0., 1.])
+    unit = UnitImages(array_dls(low + x*(high - low), [0, 1]*15, ['train']*20 + ['valid']*10))
+    assert torch.allclose(unit(low + x*(high - low)), x, atol=1e-4)
+
+def test_callbacks_of_any_name():
+    class History(Callback): "A name that a learner's attribute could take."
+    class Issues(Callback): pass
+    with pytest.raises(AttributeError): DivideMix(make_dls(), linear).no_such_thing
+    quiet(DivideMix(make_dls(), linear), 1, cbs=[History(), Issues()])

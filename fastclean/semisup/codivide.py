@@ -9,6 +9,7 @@ __all__ = ['TwoNetworks', 'two_groups', 'CoDivide']
 from contextlib import nullcontext
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -202,6 +203,11 @@ class CoDivide(Callback):
         values = dict(zip(self.recorder.metric_names[1:], map(float, self.recorder.log[1:])))
         values.pop('train_loss', None)
         self.rows = [*self.rows[:-2], *(r | values for r in self.rows[-2:])]
+
+    @property
+    def history(self)->pd.DataFrame: # A row for each epoch and network: phase, parts of the loss, sizes, mixture, AUC, validation
+        "What came out of the epochs, over all fits."
+        return pd.DataFrame(self.rows)
 
     def after_fit(self):
         "The division stays to be looked at, the batches do not."

@@ -51,24 +51,14 @@ class DivideMix(Learner):
                          metrics=one.metrics, path=one.path, model_dir=one.model_dir, wd=one.wd, wd_bn_bias=one.wd_bn_bias, train_bn=one.train_bn, moms=one.moms)
 
     @property
-    def division(self)->CoDivide: # Its settings, and what it knows of the training
-        "The callback that does the work."
-        return self._grab_cbs(CoDivide)[0]
-
-    @property
-    def history(self)->pd.DataFrame: # A row for each epoch and network: phase, parts of the loss, sizes, mixture, AUC, validation
-        "What came out of the epochs, over all fits."
-        return pd.DataFrame(self.division.rows)
-
-    @property
     def learners(self)->list: # Of two Learners, with the networks as they are
         "Each network as a plain learner, to export or to train further."
         return [Learner(self.dls, net, loss_func=self.loss_func, opt_func=self.opt_func, lr=self.lr, splitter=self.net_splitter, metrics=self.metrics, path=self.path, model_dir=self.model_dir) for net in self.model.nets]
 
     def issues(self)->pd.DataFrame: # A row for each training item with the columns of `find_label_issues`: issues first, worst first
         "Which labels the networks take for wrong now; `label_score` is the mean of their probabilities that it is right."
-        one, two = (d.prob for d in self.division.divide())
-        y, i = self.division._y, np.arange(len(one))
+        one, two = (d.prob for d in self.co_divide.divide())
+        y, i = self.co_divide._y, np.arange(len(one))
         p = learner_probs(self, plain_dl(self.dls, self.dls.train_ds))
         preds = Predictions.from_arrays(y, p, class_names(self.dls), train_items(self.dls), 'train', meta=dict(learner=type(self).__name__, in_sample=True))
         w = (one + two)/2
@@ -79,12 +69,12 @@ class DivideMix(Learner):
 
     def plot_division(self): # A matplotlib Figure
         "Draw the losses and how they are told apart, now."
-        divisions = self.division.divide()
-        return plot_division(divisions, self.division._wrong)
+        divisions = self.co_divide.divide()
+        return plot_division(divisions, self.co_divide._wrong)
 
     def plot_history(self): # A matplotlib Figure
         "Draw how the training went."
-        h = self.history
+        h = self.co_divide.history
         return plot_semisup(h, next((o.name for o in self.metrics if o.name in h), 'valid_loss'))
 
 # %% ../../nbs/19f_dividemix.ipynb #00000010

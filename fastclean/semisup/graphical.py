@@ -110,7 +110,7 @@ class UnitImages:
         norm = [o for o in getattr(dls.valid.after_batch, 'fs', []) if isinstance(o, Normalize)]
         self.channels = x.shape[1]
         if norm: self.scale, self.shift = (torch.as_tensor(o).detach().as_subclass(torch.Tensor).float().cpu() for o in (norm[-1].std, norm[-1].mean))
-        else: self.shift = x.min().float().cpu(); self.scale = (x.max().float().cpu() - self.shift).clamp_min(1e-6)
+        else: low, high = x.min().float().cpu(), x.max().float().cpu(); self.scale = 1/(high - low).clamp_min(1e-6); self.shift = -low*self.scale
 
     def __call__(self,
         x, # A batch, (n, c, h, w)
