@@ -44,3 +44,6 @@ from .frozen import *
 from .retrain import clean_and_retrain
 from .methods import METHODS, robust_learner, train_robust
 from .calibration import *
+from .semisup.dividemix import *
+from .semisup.instancegm import *
+from .semisup.plots import plot_division, plot_semisup
