@@ -90,13 +90,13 @@ def table(a):
     about = lambda v: f'{v.mean():.3f}' + (f' ± {1.96*v.std()/len(v)**.5:.3f}' if len(v) > 1 else '')
     for c in ('last', 'auc', 'seconds'): print(f'\n{c}: mean over seeds and its 95 % interval\n' + d.pivot_table(index='method', columns='cell', values=c, aggfunc=about).fillna('').to_string())
 
-def _cost(method, epochs, work):
-    return run('cifar10', 'symmetric .5', 100, method, work, epochs=epochs, settings=dict(warmup=0) if method in METHODS[:2] else {})['seconds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+def _cost(method, epochs, work, n):
+    return run('cifar10', 'symmetric .5', 100, method, work, n, epochs, settings=dict(warmup=0) if method in METHODS[:2] else {})['seconds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 
 def cost(a):
     "Seconds of an epoch, as the difference of two trainings, and the largest resident size of the process."
     a.work.mkdir(parents=True, exist_ok=True)
-    fresh = lambda *o: multiprocessing.get_context('spawn').Pool(1).apply(_cost, (*o, a.work))
+    fresh = lambda *o: multiprocessing.get_context('spawn').Pool(1).apply(_cost, (*o, a.work, a.n))
     got = {m: (fresh(m, 1), fresh(m, 3)) for m in ('plain', 'dividemix', 'instancegm')}
     d = pd.DataFrame({m: dict(seconds_per_epoch=(b[0] - o[0])/2, memory_mb=b[1]) for m, (o, b) in got.items()}).T
     print(d.assign(times_plain=d.seconds_per_epoch/d.seconds_per_epoch['plain']).round(2).to_string())
