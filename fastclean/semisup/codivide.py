@@ -48,6 +48,7 @@ def two_groups(
 )->list: # As many groups
     "Parameter groups of two networks: each holds that of both."
     parts = [list(splitter(net)) for net in model.nets]
+    if len({len(o) for o in parts}) > 1 and not isinstance(parts[0][0], torch.Tensor): raise ValueError(f"both networks must have as many parameter groups; got {' and '.join(str(len(o)) for o in parts)}")
     if all(isinstance(p, torch.Tensor) for part in parts for p in part): parts = [[part] for part in parts]   # a single group
     return [list(a) + list(b) for a, b in zip(*parts)]
 
