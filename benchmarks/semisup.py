@@ -23,7 +23,8 @@ from methods import EPOCHS, KEYS, LR, N, N_TUNE
 
 OUT = Path(__file__).with_name('semisup.csv')
 NOISES = ['symmetric .5', 'margin .3', 'margin .4', 'human']
-METHODS = ['dividemix', 'instancegm', 'plain', 'tuned', 'gce', 'elr', 'clean-retrain']
+TWO = ['dividemix', 'instancegm']
+REFERENCE = ['plain', 'tuned', 'gce', 'elr', 'reweight', 'clean-retrain']   # made here where asked for; else those of methods.csv
 
 def data(name, noise, seed, work, n):
     "DataLoaders, and which labels of the training items are wrong."
@@ -64,7 +65,7 @@ def run(name, noise, seed, method, work, n=N, epochs=EPOCHS, settings={}):
     if method == 'tuned': lr, k = base.tune(dls, seed, epochs, n < N); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = base.predictions(dls, (name, noise, n, seed), work) if method in KNOWN and KNOWN[method].needs_preds else None
     ready = time.process_time()
-    if method in ('dividemix', 'instancegm'): right, history = two(method, dls, how, seed, watch, settings)
+    if method in TWO: right, history = two(method, dls, how, seed, watch, settings)
     else: right, history = one('plain' if method == 'tuned' else method, dls, how, seed, watch, preds)
     last = {} if history is None else {k: round(float(history[k].iloc[-2:].mean()), 4) for k in ('n_labelled', 'labelled_right')}
     return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float(wrong.mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), auc=round(float(roc_auc_score(wrong, -right)), 4), **last,
@@ -86,12 +87,16 @@ def make(a):
 
 def table(a):
     d = pd.read_csv(a.out)
+    if base.OUT.exists():
+        other = pd.read_csv(base.OUT)
+        other = other[other.method.isin(REFERENCE) & other[['set', 'noise']].apply(tuple, axis=1).isin(set(zip(d.set, d.noise)))]
+        d = pd.concat([d, other]).drop_duplicates(KEYS)
     d['cell'] = d.set + ' ' + d.noise
     about = lambda v: f'{v.mean():.3f}' + (f' ± {1.96*v.std()/len(v)**.5:.3f}' if len(v) > 1 else '')
-    for c in ('last', 'auc', 'seconds'): print(f'\n{c}: mean over seeds and its 95 % interval\n' + d.pivot_table(index='method', columns='cell', values=c, aggfunc=about).fillna('').to_string())
+    for c in ('last', 'auc', 'seconds'): print(f'\n{c}: mean over seeds and its 95 % interval\n' + d.dropna(subset=c).pivot_table(index='method', columns='cell', values=c, aggfunc=about).fillna('').to_string())
 
 def _cost(method, epochs, work, n):
-    return run('cifar10', 'symmetric .5', 100, method, work, n, epochs, settings=dict(warmup=0) if method in METHODS[:2] else {})['seconds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    return run('cifar10', 'symmetric .5', 100, method, work, n, epochs, settings=dict(warmup=0) if method in TWO else {})['seconds'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 
 def cost(a):
     "Seconds of an epoch, as the difference of two trainings, and the largest resident size of the process."
@@ -106,7 +111,7 @@ def main():
     p.add_argument('what', choices=['run', 'table', 'cost'])
     p.add_argument('--sets', nargs='*', default=['mnist', 'cifar10'])
     p.add_argument('--noises', nargs='*', default=NOISES)
-    p.add_argument('--methods', nargs='*', default=METHODS)
+    p.add_argument('--methods', nargs='*', default=TWO, help=f'and any of methods.py, as {" ".join(REFERENCE)}')
     p.add_argument('--seeds', nargs='*', type=int, default=range(3))
     p.add_argument('--jobs', type=int, default=2)
     p.add_argument('--hours', type=float, default=12, help='begin no training after so many hours')
