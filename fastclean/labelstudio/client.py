@@ -179,11 +179,12 @@ class Projects(LabelStudio):
     def tasks(self,
         project:int, # Number of the project
         progress=None, # Called with how many have come and how many there are
+        fields:str='all', # 'all', or 'task_only' for tasks without annotations
     ): # An iterator of tasks with their annotations
         "All tasks of a project, in pages; one that moves between pages while they are read comes once."
         page, seen, come = 1, set(), 0
         while True:
-            d = self.json('GET', '/api/tasks', params=dict(project=project, page=page, page_size=_page, fields='all', ordering='id'))
+            d = self.json('GET', '/api/tasks', params=dict(project=project, page=page, page_size=_page, fields=fields, ordering='id'))
             for t in d['tasks']:
                 if t['id'] not in seen: seen.add(t['id']); yield t
             come += len(d['tasks'])
