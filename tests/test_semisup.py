@@ -272,8 +272,8 @@ def test_networks_may_differ_and_bring_callbacks():
     dm = quiet(DivideMix(make_dls(), make, warmup=0), 1)
     assert dm.gradient_clip.max_norm == 1 and len(made) == 2 and dm.gradient_clip.learn is dm
 
-def test_a_broken_training_leaves_no_trace():
-    dm = DivideMix(make_dls(), linear, warmup=0)
+def test_a_broken_training_leaves_no_trace(tmp_path):
+    dm = InstanceGM(make_dls(shape=(1, 8, 8)), conv, warmup=0)
     class Stop(Callback):
         order = CoDivide.order + 1
         def after_batch(self):
@@ -281,6 +281,9 @@ def test_a_broken_training_leaves_no_trace():
     with pytest.raises(KeyboardInterrupt): quiet(dm, 2, cbs=Stop())
     a, b = (o.get_preds(act=lambda z: z)[0] for o in dm.learners)
     assert torch.allclose(dm.get_preds(act=lambda z: z)[0], a + b, atol=1e-5) and not dm.co_divide.rows
+    dm.export(tmp_path/'broken.pkl')
+    loaded, dls = load_learner(tmp_path/'broken.pkl'), make_dls(shape=(1, 8, 8))
+    assert loaded.co_divide.steps is None and torch.allclose(loaded.get_preds(dl=plain_dl(dls, dls.valid_ds), act=lambda z: z)[0], a + b, atol=1e-5)
     quiet(dm, 1)
     assert len(dm.co_divide.history) == 2
 

@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
 from fastai.callback.training import GradientAccumulation
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from ..callback.core import train_items
+from ..callback.core import Begin, train_items
 from ..loaders import class_names, given_labels, plain_dl
 from ..retrain import _true_labels
 from .mixmatch import blend, co_guess, co_refine, draw_lambda, mixmatch_loss, ramp
@@ -57,9 +56,11 @@ def _number(v, of):
     "A number of epochs: as it is, or a share."
     return max(1, round(v*of)) if isinstance(v, float) else v
 
-class CoDivide(Callback):
+class CoDivide(Begin):
     "Trains two networks with DivideMix (Li et al., 2020)."
     order, run_valid, _resumes = MixedPrecision.order + 5, False, ('trained', 'recent', 'rows')
+    _stateattrs = ('steps', 'parts', 'step', 'view', 'targets', '_loss') # a learner whose training was broken off can be exported
+    steps, parts, step, view, targets, _loss = None, (), None, None, None, None
     def __init__(self,
         warmup=.3, # Epochs of ordinary training first: a number (int), or a share of the epochs (float); 10 of 300 in the paper
         lambda_u:float=25., # λᵤ, weight of the unlabelled items; 0 to 150 in the paper, more for more noise
@@ -78,9 +79,12 @@ class CoDivide(Callback):
 
     # an epoch
     def before_fit(self):
-        "Know the labels; stay away where the learning rate is only looked for."
-        self.run_train, self.steps, self.model.turn = not hasattr(self.learn, 'lr_finder'), None, None
-        if not self.run_train: return
+        "No step, and nobody's turn."
+        super().before_fit()
+        self.steps, self.model.turn = None, None
+
+    def begin(self):
+        "Know the labels."
         for cb in self.learn.cbs:
             if isinstance(cb, (MixHandler, GradientAccumulation)): raise ValueError(f'DivideMix blends items and trains two networks in turn: leave out {type(cb).__name__}')
         self._know()
@@ -95,6 +99,7 @@ class CoDivide(Callback):
 
     def before_train(self):
         "Divide the items, and put the loader of the planned steps in the place of the training loader."
+        super().before_train()
         self.steps, self.parts = None, []
         if not self.run_train or getattr(getattr(self.learn, 'checkpoint', None), '_saved', None) is not None: return   # an epoch that was trained before
         self.warm, self.divisions = self.trained < _number(self.warmup, self.n_epoch), None
@@ -213,4 +218,4 @@ class CoDivide(Callback):
     def after_fit(self):
         "The division stays to be looked at, the batches do not."
         self.steps, self.parts, self.model.turn = None, [], None
-        self.view = self.targets = self._loss = None
+        self.step = self.view = self.targets = self._loss = None

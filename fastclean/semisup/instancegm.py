@@ -30,10 +30,9 @@ class GraphicalCoDivide(CoDivide):
         if unknown := set(weights or {}) - set(WEIGHTS): raise ValueError(f'weights are of {", ".join(WEIGHTS)}; got {", ".join(sorted(unknown))}')
         self.graph_lr, self.dims, self.tau, self.weights, self.graphs, self.graph_opt = graph_lr, dims, tau, WEIGHTS | (weights or {}), None, None
 
-    def before_fit(self):
+    def begin(self):
         "Make the graphical models, at the first training."
-        super().before_fit()
-        if not self.run_train: return
+        super().begin()
         self.unit = UnitImages(self.dls)
         if self.graphs is None:
             self.graphs = nn.ModuleList(GraphicalModel(self.unit.channels, self.K, self.dims, self.tau) for _ in self.model.nets).to(next(self.model.parameters()).device)
