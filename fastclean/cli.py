@@ -50,7 +50,7 @@ def main(
             typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
 
 # %% ../nbs/14_cli.ipynb #00000007
-OUTPUTS = ('issues.csv', 'predictions', 'model', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'summary.json')
+OUTPUTS = ('issues.csv', 'predictions', 'model', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'division.png', 'summary.json')
 
 def _write_json(path, o):
     with atomic_path(path) as f: f.write_text(json.dumps(to_jsonable(o), indent=1, ensure_ascii=False), encoding='utf-8')

@@ -11,6 +11,7 @@ from PIL import Image
 from fastclean.cli import main
 from fastclean.data import digits_sample, read_source
 from fastclean.inject import noisy_copy
+from fastclean.issues import COLUMNS, read_issues
 from fastclean.methods import METHODS
 from fastclean.noise import SymmetricNoise
 from fastclean.trainrun import hold_out, plot_history, true_labels
@@ -104,7 +105,11 @@ def test_validation_items_of_the_source_are_used(noisy, cache, tmp_path, capsys)
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method(noisy, cache, tmp_path, method):
-    assert train(noisy, tmp_path/'out', '--method', method, '--mode', 'features', '--cache', cache, '--size', 32, '--epochs', 2) == 0
+    two = METHODS[method].course == 'two'
+    assert train(noisy, tmp_path/'out', '--method', method, '--mode', 'finetune' if two else 'features', '--cache', cache, '--size', 32, '--epochs', 2) == 0
+    if two:
+        issues = read_issues(tmp_path/'out'/'issues.csv')
+        assert list(issues.columns) == list(COLUMNS) and len(issues) == 288 and Image.open(tmp_path/'out'/'division.png').size[0] > 600
     s = summary(tmp_path/'out')
     assert s['method'] == method and s['about'] == METHODS[method].about and 0 <= s['accuracy'] <= 1 and len(pd.read_csv(tmp_path/'out'/'history.csv')) == 2
     assert type(load_learner(tmp_path/'out'/'export.pkl').loss_func).__name__ == 'CrossEntropyLossFlat'
@@ -129,6 +134,7 @@ def test_bad_input(noisy, tmp_path, capsys):
     assert '--track' in fails(capsys, noisy, '--track', 'x', *o)
     assert '--augment' in fails(capsys, noisy, '--augment', *o)
     assert 'no file' in fails(capsys, noisy, '--weights', tmp_path/'w.pth', *o)
+    assert 'is for images' in fails(capsys, noisy, '--method', 'dividemix', '--mode', 'features', *o)
     assert 'two steps' in fails(capsys, noisy, '--method', 'joint', '--epochs', 1, '--mode', 'finetune', *o)
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'x').write_text('mine')
     assert 'not empty' in fails(capsys, noisy, '--out', tmp_path/'full')
