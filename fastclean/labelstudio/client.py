@@ -93,8 +93,9 @@ class LabelStudio:
         self._httpx, self._key, self._bearer, self.patience = optional_import('httpx', 'labelstudio'), key, None, patience
         self._http = self._httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False)
 
+        self.TransportError = self._httpx.TransportError
+
     def __repr__(self): return f'Label Studio at {self.host}'
-    def close(self): self._http.close() # noqa
 
     def _auth(self):
         "A personal access token (three parts) buys short-lived ones; an older token is sent as it is."

@@ -39,11 +39,10 @@ def make_task(
     value:str, # Its text, or its path below the data set
     label:str|None, # The class that is given
     labelling, # What the project asks, a `Labelling`
-    split:str='train', # Split of the item
     served:Served|None=None, # Where files are found; None for texts
 )->dict: # As Label Studio imports it
     "An item as a task."
-    data = {labelling.key: value if served is None else '/data/local-files/?d=' + quote(f'{served.below}/{value}', safe='/'), 'item': item, 'split': split}
+    data = {labelling.key: value if served is None else '/data/local-files/?d=' + quote(f'{served.below}/{value}', safe='/'), 'item': item}
     return dict(data=data) if label is None else dict(data=data, annotations=[dict(result=labelling.result(label), ground_truth=False)])
 
 # %% ../../nbs/23a_labelstudio_importing.ipynb #00000009
@@ -55,11 +54,11 @@ def source_tasks(
     "The items of a data set as tasks."
     values = src.rows.text if src.kind == 'text' else src.frame['path']
     tasks, left = [], []
-    for item, value, label, split in zip(src.frame['item'], values, src.frame.given_label, src.frame.split):
+    for item, value, label in zip(src.frame['item'], values, src.frame.given_label):
         try: value.encode()
         except UnicodeEncodeError: left.append(item); continue
         if src.kind == 'image' and (value.startswith('../') or os.path.isabs(value)): left.append(item); continue
-        tasks.append(make_task(item, value, None if label is None else str(label), labelling, split, served))
+        tasks.append(make_task(item, value, None if label is None else str(label), labelling, served))
     return tasks, left
 
 # %% ../../nbs/23a_labelstudio_importing.ipynb #0000000c

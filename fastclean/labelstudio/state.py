@@ -18,7 +18,7 @@ _tables = """
 CREATE TABLE IF NOT EXISTS project (id INTEGER PRIMARY KEY, title TEXT NOT NULL DEFAULT '', config TEXT NOT NULL DEFAULT '', version INTEGER NOT NULL DEFAULT 0, requested INTEGER NOT NULL DEFAULT 0,
     started INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, annotations INTEGER NOT NULL DEFAULT 0, stage TEXT NOT NULL DEFAULT '', done REAL NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0,
     summary TEXT NOT NULL DEFAULT '{}', changed REAL NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS prediction (project INTEGER NOT NULL, task INTEGER NOT NULL, item TEXT NOT NULL, given TEXT, label TEXT NOT NULL, score REAL NOT NULL, issue INTEGER NOT NULL, PRIMARY KEY (project, task)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS prediction (project INTEGER NOT NULL, task INTEGER NOT NULL, item TEXT NOT NULL, given TEXT, label TEXT NOT NULL, score REAL NOT NULL, issue INTEGER NOT NULL, file TEXT NOT NULL DEFAULT '', PRIMARY KEY (project, task)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS version (project INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, summary TEXT NOT NULL, PRIMARY KEY (project, number));
 CREATE TABLE IF NOT EXISTS error (id INTEGER PRIMARY KEY, project INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL);
 """
@@ -137,7 +137,7 @@ def recover(self:State)->int: # How many trainings were cut off
 @patch
 def publish(self:State,
     project:int, # Number of a project
-    rows, # For each task: task, item, given (None where there is none), label, score, issue
+    rows, # For each task: task, item, given (None where there is none), label, score, issue, and for images the file below `home`/files
     summary:dict, # What came out
 )->int: # Number of the new version
     "Make a training's predictions those of the project, all at once."
@@ -145,7 +145,7 @@ def publish(self:State,
         db.execute('INSERT OR IGNORE INTO project (id) VALUES (?)', (project,))
         n = db.execute('SELECT version FROM project WHERE id = ?', (project,)).fetchone()[0] + 1
         db.execute('DELETE FROM prediction WHERE project = ?', (project,))
-        db.executemany('INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?)', ((project, *r) for r in rows))
+        db.executemany('INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?)', ((project, *r, *[''][:7 - len(r)]) for r in rows))
         db.execute('INSERT INTO version VALUES (?, ?, ?, ?)', (project, n, time.time(), json.dumps(summary)))
         db.execute('UPDATE project SET version = ?, summary = ? WHERE id = ?', (n, json.dumps(summary), project))
     return n
@@ -169,6 +169,15 @@ def corrections(self:State,
 )->list: # Dicts of task, item, given, label, score; the surest first
     "The labels that are probably wrong."
     return self._all('SELECT * FROM prediction WHERE project = ? AND issue = 1 ORDER BY score DESC, task LIMIT ?', project, n)
+
+@patch
+def picture(self:State,
+    project:int, # Number of a project
+    task:int, # Number of a task
+)->Path|None: # A file, if there is one
+    "The image of a task, as the worker fetched it."
+    name = self.predictions(project, [task]).get(task, {}).get('file')
+    return self.home(project)/'files'/name if name and (self.home(project)/'files'/name).is_file() else None
 
 @patch
 def projects(self:State)->list: # Dicts of what is known of each
