@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser export readme clean
+.PHONY: help demo test check pytest nbtest test-browser test-labelstudio export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -39,6 +39,15 @@ nbtest: $(READY)    ## The notebooks' own tests
 test-browser: $(READY)    ## The report and the audit in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python -m pytest tests/test_report.py tests/test_audit.py
+
+LABELSTUDIO ?= $(VENV)/labelstudio/bin/label-studio
+$(VENV)/labelstudio/bin/label-studio:
+	$(PYTHON) -m venv $(VENV)/labelstudio
+	@echo 'Installing Label Studio into $(VENV)/labelstudio: a minute or two and 1 GB the first time.'
+	$(VENV)/labelstudio/bin/python -m pip install --quiet --disable-pip-version-check 'label-studio==1.23.2'
+
+test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label Studio, which is installed and started
+	$(TESTENV) python tests/label_studio.py '$(LABELSTUDIO)' python -m pytest tests/test_labelstudio.py -rs -s
 
 export: $(READY)    ## Write the modules from the notebooks
 	$(TESTENV) nbdev-export

@@ -1004,6 +1004,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastclean/labelstudio/client.py'),
                                               'fastclean.labelstudio.client.read_labelling': ( 'labelstudio_client.html#read_labelling',
                                                                                                'fastclean/labelstudio/client.py'),
+                                              'fastclean.labelstudio.client.split_url': ( 'labelstudio_client.html#split_url',
+                                                                                          'fastclean/labelstudio/client.py'),
                                               'fastclean.labelstudio.client.write_labelling': ( 'labelstudio_client.html#write_labelling',
                                                                                                 'fastclean/labelstudio/client.py')},
             'fastclean.labelstudio.commands': { 'fastclean.labelstudio.commands._counter': ( 'labelstudio_commands.html#_counter',

@@ -36,6 +36,7 @@ def main(
     "Run the command line."
     from fastprogress import fastprogress
     from fastclean import actions, auditing, noising, training   # noqa: F401: their commands join the others
+    from fastclean.labelstudio import commands                   # noqa: F401
     fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
     if fastprogress.NO_BAR: fastprogress.print = lambda *args, **kwargs: None   # it tries out its block on the screen all the same
     with warnings.catch_warnings():

@@ -7,11 +7,11 @@ __all__ = ['votes', 'given_label', 'item_of', 'ProjectData', 'read_project', 'No
            'send_predictions', 'run', 'main']
 
 # %% ../../nbs/23d_labelstudio_work.ipynb #00000002
-import os, sys, threading, warnings
+import os, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ from ..core import atomic_path
 from ..data import Source
 from ..identity import digest
 from ..issues import find_label_issues, write_issues
-from .client import LabelStudioError, Projects, read_labelling
+from .client import LabelStudioError, Projects, read_labelling, split_url
 from .state import State, version_name
 
 # %% ../../nbs/23d_labelstudio_work.ipynb #00000005
@@ -55,7 +55,7 @@ def item_of(
     data = task['data']
     if data.get('item') is not None: return str(data['item'])
     if labelling.kind == 'text': return str(task['id'])
-    url = urlsplit(str(data.get(labelling.key) or ''))
+    url = split_url(str(data.get(labelling.key) or ''))
     return parse_qs(url.query).get('d', [PurePosixPath(url.path).name])[0] or str(task['id'])
 
 # %% ../../nbs/23d_labelstudio_work.ipynb #00000008
@@ -71,7 +71,7 @@ class ProjectData:
 def _fetch_all(client, urls, folder, at):
     "Files of some addresses: by address a path below `folder`; what could not be had, and why."
     folder.mkdir(parents=True, exist_ok=True)
-    files, bad = {u: folder/(digest(u)[:24] + PurePosixPath(urlsplit(u).path.rstrip('/') + urlsplit(u).query).suffix[:8].lower()) for u in urls}, {}
+    files, bad = {u: folder/(digest(u)[:24] + PurePosixPath(split_url(u).path.rstrip('/') + split_url(u).query).suffix[:8].lower()) for u in urls}, {}
     todo = [u for u, f in files.items() if not f.is_file()]
     def _one(u):
         try: data = client.fetch(u)
@@ -194,7 +194,7 @@ def main(
 )->int: # Exit code: 0; 3 where there are too few labels; 2 where the user can mend what is wrong
     "The worker's process; it ends with the one that started it."
     def _follow():
-        sys.stdin.buffer.read()
+        while os.read(0, 1): pass   # not through `sys.stdin`, whose lock would be held at the end
         os._exit(1)
     threading.Thread(target=_follow, daemon=True).start()
     state, project = State(folder), int(project)

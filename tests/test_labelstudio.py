@@ -1,0 +1,408 @@
+"""Label Studio: the client against servers that misbehave, the backend by itself, and both against a real Label Studio.
+`make test-labelstudio` installs and starts one; the tests that need it run where LABEL_STUDIO_HOST names it."""
+import http.server, json, os, shutil, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+from fastapi.testclient import TestClient
+
+from fastclean.cli import main
+from fastclean.data import digits_sample, read_source
+from fastclean.inject import noisy_copy
+from fastclean.labelstudio.backend import Trainer, corrections, make_app, predict, setup, status_page, webhook
+from fastclean.labelstudio.client import LabelStudio, LabelStudioError, Projects, read_labelling, write_labelling
+from fastclean.labelstudio.importing import find_project, import_source, make_task, serve_from, source_tasks
+from fastclean.labelstudio.state import State
+from fastclean.labelstudio.work import given_label, item_of, votes
+from fastclean.noise import SymmetricNoise
+from label_studio import free_port
+
+KEY = 'a-secret-key'
+CONFIG = write_labelling(['cat', 'dog'])
+ASKED = read_labelling(CONFIG)
+
+# ---- labelling configurations
+@pytest.mark.parametrize('labels', [['cat', 'dog'], ['<&>"\'', 'a  b', 'ż'], [str(i) for i in range(3000)]])
+@pytest.mark.parametrize('kind', ['image', 'text'])
+def test_labelling_comes_back(labels, kind):
+    asked = read_labelling(write_labelling(labels, kind))
+    assert asked.labels == labels and asked.kind == kind and asked.key == kind
+
+@pytest.mark.parametrize('config, message', [('', 'no XML'), ('<View>', 'no XML'), ('<View><Image name="i" value="$i"/></View>', 'no <Choices>'),
+    ('<View><Image name="i" value="$i"/><Choices name="c" toName="x"><Choice value="a"/></Choices></View>', 'no <Choices>'),
+    ('<View><Image name="i" value="$i"/><Choices name="c" toName="i" choice="multiple"><Choice value="a"/></Choices></View>', 'no <Choices>'),
+    ('<!DOCTYPE v [<!ENTITY a "aaaa">]><View>&a;</View>', 'entities'), ('<View><!-- -- ><!DOCTYPE x> -->', 'no XML')])
+def test_labelling_that_cannot_be_used(config, message):
+    with pytest.raises(ValueError, match=message): read_labelling(config)
+
+def test_unknown_control():
+    with pytest.raises(ValueError, match="no choices named 'mood'.*'label'"): read_labelling(CONFIG, 'mood')
+
+# ---- tasks
+def test_the_newest_that_was_not_skipped_counts():
+    say = lambda label, at, by=1, **kw: dict(id=1, result=ASKED.result(label), created_at=at, updated_at=at, completed_by=by, **kw)
+    assert given_label(dict(annotations=[]), ASKED) == (None, False)
+    assert given_label(dict(annotations=[say('cat', '1'), say('dog', '2', was_cancelled=True)]), ASKED) == ('cat', False)
+    assert given_label(dict(annotations=[say('cat', '1'), say('dog', '2', 2)]), ASKED) == ('dog', False)
+    assert given_label(dict(annotations=[say('cat', '1', ground_truth=True), say('dog', '2', 2)]), ASKED) == ('cat', True)
+    assert list(votes(dict(annotations=[say('cat', '1', 1), say('dog', '2', 2), say('dog', '3', dict(id=1))]), ASKED)) == [2, 1]
+    assert given_label(dict(annotations=[dict(result=[dict(from_name='label', value=dict(choices=['cat', 'dog']))]), dict(result='x'), {}]), ASKED) == (None, False)
+
+@pytest.mark.parametrize('data, item', [(dict(item='cat/1.jpg', image='x'), 'cat/1.jpg'), (dict(image='/data/local-files/?d=a/b%20c.jpg'), 'a/b c.jpg'), (dict(image='/data/upload/1/1a2b-x.jpg'), '1a2b-x.jpg'), ({}, '3')])
+def test_item_of_a_task(data, item): assert item_of(dict(id=3, data=data), ASKED) == item
+
+def test_names_that_cannot_be_served_are_left_out(tmp_path):
+    src = read_source(digits_sample(tmp_path/'digits'))
+    src.frame.loc[0, 'path'] = '0/\udcff.png'; src.frame.loc[1, 'path'] = '../0/1.png'
+    tasks, left = source_tasks(src, read_labelling(write_labelling(src.vocab)), serve_from(tmp_path/'digits', tmp_path))
+    assert len(tasks) == 1795 and len(left) == 2 and not any(a['ground_truth'] for t in tasks for a in t['annotations'])
+
+# ---- a server that misbehaves
+class Misbehaves(http.server.BaseHTTPRequestHandler):
+    answers = {}
+    def do_GET(self):
+        self.server.asked.append((self.path, self.headers.get('Authorization')))
+        if self.headers.get('Content-Length'): self.rfile.read(int(self.headers['Content-Length']))
+        status, body, headers = self.server.answers[min(len(self.server.asked), len(self.server.answers)) - 1]
+        self.send_response(status)
+        for k, v in headers.items(): self.send_header(k, v)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_PATCH = do_GET
+    def log_message(self, *args): pass
+
+@pytest.fixture
+def server():
+    s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Misbehaves)
+    s.asked, s.url = [], f'http://127.0.0.1:{s.server_port}'
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    yield s
+    s.shutdown(); s.server_close()
+
+def client(server, *answers, patience=.6, cls=Projects):
+    server.answers = [(*a, {})[:3] if len(a) < 3 else a for a in answers]
+    return cls(server.url, KEY, timeout=1, patience=patience)
+
+@pytest.mark.parametrize('answer, message', [((401, b'{}'), 'refuses the key'), ((403, b'{}'), 'refuses the key'), ((500, b'<html>'), 'status 500: no reason'), ((200, b'<html>a page'), 'something else than data'),
+    ((302, b'', {'Location': 'http://127.0.0.1:1/'}), 'sends elsewhere'), ((400, b'{"validation_errors": {"title": ["too long"]}}'), 'too long'), ((404, b'{"detail": "Not found."}'), 'Not found')])
+def test_answers_that_cannot_be_used(server, answer, message):
+    with pytest.raises(LabelStudioError, match=message) as e: client(server, answer).project(1)
+    assert KEY not in str(e.value)
+
+def test_patience_until_the_server_is_back(server):
+    assert client(server, (503, b''), (500, b''), (200, b'{"id": 1}'), patience=20).project(1) == dict(id=1)
+    assert len(server.asked) == 3
+
+def test_what_is_not_harmless_is_asked_once(server):
+    with pytest.raises(LabelStudioError): client(server, (500, b''), patience=20).json('POST', '/api/projects', json={})
+    assert len(server.asked) == 1
+
+def test_personal_tokens_are_exchanged_and_renewed(server):
+    c = client(server, (200, b'{"access": "first"}'), (401, b''), (200, b'{"access": "second"}'), (200, b'{"id": 1}'))
+    c._key = 'a.b.c'
+    assert c.project(1) == dict(id=1)
+    assert [a for _, a in server.asked] == [None, 'Bearer first', None, 'Bearer second']
+
+def test_files_come_from_label_studio_only(server):
+    c = client(server, (200, b'picture'), (302, b'', {'Location': 'http://169.254.169.254/'}))
+    assert c.fetch('/data/x.png') == b'picture'
+    with pytest.raises(LabelStudioError, match='status 302'): c.fetch('/data/x.png')
+    for url in ('http://169.254.169.254/x', '//evil.example/x', f'http://127.0.0.1:{server.server_port}@evil.example/', 'file:///etc/passwd', 'http://[::1', server.url.replace('127.0.0.1', 'localhost')):
+        with pytest.raises(LabelStudioError, match='does not lie on'): c.fetch(url)
+    assert len(server.asked) == 2
+
+def test_files_that_are_too_large(server):
+    with pytest.raises(LabelStudioError, match='larger than 5'): client(server, (200, b'picture')).fetch('/x', max_bytes=5)
+
+@pytest.mark.parametrize('host', ['', 'ftp://x', 'http://', 'http://a:b@c', 'x'])
+def test_addresses(host, monkeypatch):
+    monkeypatch.setenv('LABEL_STUDIO_HOST', host or 'nonsense')
+    with pytest.raises(LabelStudioError, match='LABEL_STUDIO_HOST'): LabelStudio(key=KEY)
+
+@pytest.mark.parametrize('key', ['', 'a\nb', 'ż'])
+def test_keys(key, monkeypatch):
+    monkeypatch.delenv('LABEL_STUDIO_API_KEY', raising=False)
+    with pytest.raises(LabelStudioError, match='set LABEL_STUDIO_API_KEY'): LabelStudio('http://127.0.0.1:1', key)
+
+# ---- the state
+ROWS = [(1, 'cat/1.jpg', 'cat', 'dog', .99, True), (2, 'cat/2.jpg', 'cat', 'cat', .8, False), (3, 'x.jpg', None, 'dog', .6, False)]
+
+@pytest.fixture
+def state(tmp_path): return State(tmp_path/'state')
+
+def test_a_training_that_was_cut_off_goes_on(state):
+    state.request(1); state.request(2)
+    assert {state.begin(), state.begin()} == {1, 2} and state.begin() is None
+    again = State(state.folder)
+    assert again.recover() == 2 and {again.begin(), again.begin()} == {1, 2}
+    again.end(1, 'stopped', again=True); assert again.begin() == 1
+
+def test_what_is_asked_during_a_training_leads_to_one_more(state):
+    state.request(1); state.begin()
+    for _ in range(1000): state.request(1)
+    assert state.begin() is None
+    state.end(1, 'done'); assert state.begin() == 1
+    state.end(1, 'done'); assert state.begin() is None
+
+def test_requests_that_wait(state):
+    state.request(1, after=60); assert state.begin() is None
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_can_only_be_read(state):
+    state.folder.chmod(0o500)
+    with pytest.raises(ValueError, match='nothing can be kept'): State(state.folder/'deeper')
+
+# ---- the backend
+@pytest.fixture
+def app(state):
+    setup(state, dict(project='4.17', schema=CONFIG))
+    state.publish(4, ROWS, dict(tasks=3, labelled=2, issues=1))
+    with TestClient(make_app(state, every=3)) as http: yield http
+
+def test_predictions_in_order_one_for_each_task(app):
+    tasks = [dict(id=i) for i in (3, 99, 1)]
+    got = app.post('/predict', json=dict(project='4.17', tasks=tasks, label_config=CONFIG)).json()['results']
+    assert [(o['result'][0]['value']['choices'][0] if o['result'] else None, o['score'], o['model_version']) for o in got] == [('dog', .6, 'fastclean-1'), (None, 0, 'fastclean-1'), ('dog', .99, 'fastclean-1')]
+
+def test_a_class_that_is_gone_is_not_predicted(state, app):
+    got = predict(state, dict(project=4, tasks=[dict(id=1)], label_config=write_labelling(['cat', 'pig'])))['results']
+    assert got[0]['result'] == []
+
+@pytest.mark.parametrize('path', ['/predict', '/webhook', '/setup'])
+@pytest.mark.parametrize('body', [b'', b'[', b'[]', b'null', b'{"project": {}}', b'{"project": [1], "tasks": [1]}', b'[' * 100_000, b'\xff'])
+def test_bodies_that_are_none(app, path, body):
+    r = app.post(path, content=body)
+    assert r.status_code == 400 and r.json()['detail']
+
+@pytest.mark.parametrize('tasks', [None, {}, [1], [dict(id='1')], [dict()]])
+def test_tasks_that_are_none(app, tasks): assert app.post('/predict', json=dict(project=4, label_config=CONFIG, tasks=tasks)).status_code == 400
+
+def test_large_bodies(app):
+    assert app.post('/predict', json=dict(project=4, label_config=CONFIG, tasks=[dict(id=i, data=dict(image='x'*20_000)) for i in range(2500)])).status_code == 200   # 50 MB
+    assert app.post('/predict', content=b' ' * 65_000_000).status_code == 400
+
+def test_a_storm_of_webhooks(app, state):
+    start = time.time()
+    for _ in range(1000): assert app.post('/webhook', json=dict(action='ANNOTATION_CREATED', project=dict(id=4))).status_code == 200
+    assert time.time() - start < 60
+    p, = state.projects()
+    assert p['requested'] == 1 + 333 and p['annotations'] == 1
+
+@pytest.mark.parametrize('action, follows', [('START_TRAINING', 'training'), ('TASKS_CREATED', 'training'), ('ANNOTATION_UPDATED', 'noted'), ('PROJECT_UPDATED', 'ignored'), (None, 'ignored')])
+def test_webhooks(state, action, follows): assert webhook(state, dict(action=action, project=dict(id=1))) == follows
+
+def test_setup_trains_a_new_project_once(state):
+    for _ in range(3): assert setup(state, dict(project='9.1', schema=CONFIG, access_token=KEY)) == 'fastclean-0'
+    assert state.projects()[0]['requested'] == 1
+    assert not any(KEY.encode() in f.read_bytes() for f in state.folder.iterdir())
+
+def test_nothing_without_the_password(state):
+    with TestClient(make_app(state, password='right')) as http:
+        for path in ('/', '/health', '/versions', '/corrections.json', '/issues.csv', '/picture/1/1'): assert http.get(path).status_code == 401
+        for path in ('/setup', '/predict', '/webhook'): assert http.post(path, json={}).status_code == 401
+        for header in ('', 'Basic', 'Basic !', 'Bearer cmlnaHQ=', 'Basic Zm9vOmJhcg=='): assert http.get('/health', headers=dict(Authorization=header)).status_code == 401
+        assert http.get('/health', auth=('fastclean', 'right')).status_code == 200
+
+def test_several_projects_are_asked_about(app, state):
+    assert app.get('/corrections.json').json()['corrected_paths'] == ['cat/1.jpg']
+    state.publish(5, ROWS[1:], {})
+    assert app.get('/corrections.json').status_code == 400 and app.get('/corrections.json?project=5').json()['corrected_paths'] == []
+    assert app.get('/corrections.json?project=6').status_code == 404
+
+def test_before_the_first_training(state):
+    with TestClient(make_app(state)) as http: assert http.get('/corrections.json').status_code == 404 and http.get('/issues.csv').status_code == 404
+
+def test_the_page_shows_what_goes_wrong_and_runs_nothing(app, state):
+    state.fail(4, '<script>alert(1)</script>'); state.know(4, title='<b>')
+    page = app.get('/').text
+    assert '<script>' not in page and '<b>' not in page and 'cat → dog (99%)' in page
+
+def test_a_full_disk_is_no_acceptance(app, state, monkeypatch):
+    import sqlite3
+    def full(*args): raise sqlite3.OperationalError('database or disk is full')
+    monkeypatch.setattr(State, 'annotated', full)
+    assert app.post('/webhook', json=dict(action='ANNOTATION_CREATED', project=4)).status_code == 503
+    assert app.get('/health').status_code == 200
+
+def test_corrections_are_what_correct_reads(tmp_path, app):
+    for c, names in dict(cat=['1.jpg', '2.jpg'], dog=['1.jpg', '3.jpg']).items():
+        (tmp_path/'pets'/c).mkdir(parents=True)
+        for n in names: (tmp_path/'pets'/c/n).write_bytes(c.encode())
+    (tmp_path/'c.json').write_bytes(app.get('/corrections.json').content)
+    assert main(['correct', str(tmp_path/'pets'), str(tmp_path/'right'), '--corrections', str(tmp_path/'c.json'), '--threshold', '.95']) == 0
+    assert len(list((tmp_path/'right'/'dog').iterdir())) == 3 and len(list((tmp_path/'right'/'cat').iterdir())) == 1
+
+@pytest.mark.parametrize('args, message', [(['serve', '--host', '0.0.0.0'], 'FASTCLEAN_PASSWORD'), (['serve', '--every', '0'], '--every must be 1'), (['import', 'nowhere', '--title', 'abc'], 'is not there')])
+def test_wrong_usage(args, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path); monkeypatch.delenv('FASTCLEAN_PASSWORD', raising=False); monkeypatch.setenv('LABEL_STUDIO_API_KEY', KEY)
+    assert main(['labelstudio', *args]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count('\n') == 1 and KEY not in err
+
+# ---- against a real Label Studio
+real = pytest.mark.skipif('LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT' not in os.environ, reason='needs a Label Studio: make test-labelstudio')
+ROOT = Path(__file__).resolve().parent.parent
+PETS = Path.home()/'.fastai/data/cats_dogs/training_set'
+
+class Backend:
+    "`fastclean labelstudio serve` in a process of its own."
+    def __init__(self, folder, every=20, password=None):
+        self.folder, self.port, self.every = folder, free_port(), every
+        self.url, self.auth = f'http://127.0.0.1:{self.port}', ('fastclean', password) if password else None
+        self.env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **({'FASTCLEAN_PASSWORD': password} if password else {}))
+        self.start()
+    def start(self):
+        with open(f'{self.folder}.log', 'ab') as out:
+            self.proc = subprocess.Popen([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', 'labelstudio', 'serve', '--state', str(self.folder),
+                                          '--port', str(self.port), '--every', str(self.every)], env=self.env, stdout=out, stderr=out)
+        until(lambda: self.get('/health').status_code == 200, 60)
+    def get(self, path):
+        try: return httpx.get(self.url + path, auth=self.auth, timeout=10)
+        except httpx.TransportError: return httpx.Response(599)
+    def stop(self, sig=signal.SIGTERM):
+        self.proc.send_signal(sig)
+        self.proc.wait(30)
+    @property
+    def log(self): return Path(f'{self.folder}.log').read_text()
+    def project(self, id): return next((o for o in State(self.folder).projects() if o['id'] == id), {})
+
+def until(true, seconds, step=.5):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (got := true()): return got
+        time.sleep(step)
+    raise AssertionError(f'not within {seconds} s')
+
+@pytest.fixture
+def backend(tmp_path):
+    made = []
+    def make(*args, **kwargs):
+        made.append(Backend(tmp_path/f'state{len(made)}', *args, **kwargs))
+        return made[-1]
+    yield make
+    for b in made:
+        if b.proc.poll() is None: b.stop()
+
+@pytest.fixture
+def served(request):
+    "A folder that Label Studio serves files from."
+    d = Path(os.environ['LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT'])/request.node.name.replace('[', '-').rstrip(']')
+    shutil.rmtree(d, ignore_errors=True)
+    d.mkdir()
+    return d
+
+def two_classes(folder, n):
+    "Photographs of cats and dogs where they are at hand, else digits; n of each class."
+    if PETS.is_dir(): classes = {c: sorted((PETS/c).glob('*.jpg'))[:n] for c in ('cats', 'dogs')}
+    else:
+        all = digits_sample(folder.parent/'all-digits')
+        classes = {c: sorted((all/c).glob('*.png'))[:n] for c in ('3', '8')}
+    for c, files in classes.items():
+        (folder/c).mkdir(parents=True)
+        for f in files: shutil.copy(f, folder/c/f.name)
+    return folder
+
+def snapshot(folder): return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob('*') if f.is_file() and '.fastclean' not in f.parts}
+
+@real
+def test_an_import_adds_nothing_twice_and_goes_on(served, tmp_path, capsys):
+    src = two_classes(served/'pets', 40)
+    args = ['labelstudio', 'import', str(src), '--title', 'Twice']
+    assert main(args) == 0 and '80 tasks added' in capsys.readouterr().out
+    assert main(args) == 0 and '0 tasks added' in capsys.readouterr().out
+    c = Projects()
+    p, = [o for o in c.projects() if o['title'] == 'Twice']
+    tasks = list(c.tasks(p['id']))
+    for t in tasks[:30]: c.request('DELETE', f"/api/tasks/{t['id']}")
+    assert main(args) == 0 and '30 tasks added to project' in capsys.readouterr().out
+    tasks = list(c.tasks(p['id']))
+    given = {t['data']['item']: t['annotations'][0] for t in tasks}
+    assert len(tasks) == len(given) == 80 and not any(a['ground_truth'] for a in given.values())
+    assert all(a['result'][0]['value']['choices'] == [item.split('/')[0]] for item, a in given.items())
+    assert c.fetch(tasks[0]['data']['image']) == (src/tasks[0]['data']['item']).read_bytes()
+
+@real
+def test_texts_and_strange_names(served, tmp_path, capsys):
+    pd.DataFrame(dict(tweet=[f'{"what a lovely" if i % 2 else "this is an awful"} day, number {i} & <co>' for i in range(40)], mood=['good' if i % 2 else 'b"a<d' for i in range(40)])).to_csv(tmp_path/'t.csv', index=False)
+    for _ in range(2): assert main(['labelstudio', 'import', str(tmp_path/'t.csv'), '--text-col', 'tweet', '--label-col', 'mood', '--title', 'Moods']) == 0
+    c = Projects()
+    p, = [o for o in c.projects() if o['title'] == 'Moods']
+    tasks = list(c.tasks(p['id']))
+    asked = read_labelling(c.project(p['id'])['label_config'])
+    assert len(tasks) == 40 and {given_label(t, asked)[0] for t in tasks} == {'good', 'b"a<d'} and '& <co>' in tasks[0]['data']['text']
+    assert main(['labelstudio', 'import', str(two_classes(served/'pets', 3)), '--title', 'Moods']) == 2
+    assert 'about something else' in capsys.readouterr().err
+
+@real
+def test_from_a_noisy_folder_to_a_corrected_one(served, backend, tmp_path):
+    from fastai.vision.all import ImageDataLoaders, Resize
+    noisy = served/'noisy'
+    truth = noisy_copy(two_classes(tmp_path/'pets', 100), noisy, SymmetricNoise(.1), seed=1, on='all')
+    (noisy/'noise.csv').rename(tmp_path/'noise.csv')
+    b = backend(password='pass')
+    os.environ['FASTCLEAN_PASSWORD'] = 'pass'
+    try: assert main(['labelstudio', 'import', str(noisy), '--title', 'Noisy', '--backend', b.url]) == 0
+    finally: del os.environ['FASTCLEAN_PASSWORD']
+    c = Projects()
+    p, = [o for o in c.projects() if o['title'] == 'Noisy']
+    until(lambda: b.project(p['id']).get('stage', '').startswith('fastclean-1'), 400)
+    got = b.get('/corrections.json').json()
+    wrong = {o for o, w in zip(truth.frame['item'], truth.frame.is_flipped) if w}
+    found, hit = set(got['corrected_paths']), set(got['corrected_paths']) & wrong
+    f1 = 2*len(hit)/(len(found) + len(wrong))
+    print(f'{len(wrong)} wrong of {len(truth.frame)}, {len(found)} corrections, {len(hit)} right, F1 {f1:.3f}')
+    assert f1 > .85
+    tasks = list(c.tasks(p['id']))
+    assert all(len(t['predictions']) == 1 and t['predictions'][0]['model_version'] == 'fastclean-1' and 0 <= t['predictions'][0]['score'] <= 1 for t in tasks)
+    assert b.get('/issues.csv').text.count('\n') == 201 and b.get('/').text.count('<figure>') == min(12, len(found))
+    assert b.get(f"/picture/{p['id']}/{tasks[0]['id']}").content == (noisy/tasks[0]['data']['item']).read_bytes()
+    (tmp_path/'c.json').write_bytes(b.get('/corrections.json').content)
+    before, right = snapshot(noisy), tmp_path/'right'
+    assert main(['correct', str(noisy), str(right), '--corrections', str(tmp_path/'c.json')]) == 0
+    assert len(ImageDataLoaders.from_folder(right, valid_pct=.2, item_tfms=Resize(32), num_workers=0).vocab) == 2
+    assert main(['undo', str(right)]) == 0 and snapshot(right) == before == snapshot(noisy)
+    assert os.environ['LABEL_STUDIO_API_KEY'] not in b.log and not any(os.environ['LABEL_STUDIO_API_KEY'].encode() in f.read_bytes() for f in b.folder.rglob('*') if f.is_file())
+
+@real
+def test_labelling_along(served, backend, tmp_path):
+    src, c = two_classes(served/'pets', 60), Projects()
+    for f in sorted(src.rglob('*.*'))[::2]: f.rename(f.with_name('first-' + f.name))
+    b = backend(every=20)
+    p, _ = find_project(c, 'Along', ['cats', 'dogs'] if PETS.is_dir() else ['3', '8'], 'image')
+    asked, id = read_labelling(p['label_config']), p['id']
+    from fastclean.labelstudio.commands import connect
+    from fastclean.labelstudio.importing import send_tasks, serve_files
+    where = serve_from(src)
+    serve_files(c, id, where)
+    send_tasks(c, id, [make_task(f.relative_to(src).as_posix(), f.relative_to(src).as_posix(), None, asked, where) for f in sorted(src.rglob('*.*'), key=lambda f: f.name)])
+    assert connect(c, id, b.url) and not connect(c, id, b.url)
+    tasks = list(c.tasks(id))
+    until(lambda: 'waits for labels' in b.project(id).get('stage', ''), 120)
+    for t in tasks[:60]: c.json('POST', f"/api/tasks/{t['id']}/annotations", json=dict(result=asked.result(t['data']['item'].split('/')[0]), lead_time=2))
+    until(lambda: b.project(id)['version'] and not b.project(id)['running'] and b.project(id)['started'] == b.project(id)['requested'], 400)
+    v = b.project(id)['version']
+    t = {o['id']: o for o in c.tasks(id)}
+    rest = [[q for q in t[o['id']]['predictions'] if q['model_version'] == f'fastclean-{v}'] for o in tasks[60:]]
+    assert all(len(q) == 1 for q in rest)
+    right = sum(q['result'][0]['value']['choices'] == [o['data']['item'].split('/')[0]] for (q,), o in zip(rest, tasks[60:]))
+    print(f'version {v}: {right} of {len(rest)} tasks are pre-filled rightly')
+    assert right > .85*len(rest)
+    nxt = c.json('GET', f'/api/projects/{id}/next')
+    score = {o['id']: q['score'] for (q,), o in zip(rest, tasks[60:])}
+    assert nxt['predictions'][0]['model_version'] == f'fastclean-{v}' and score[nxt['id']] == min(score.values())   # the least certain first
+
+@real
+def test_killed_in_the_middle_it_goes_on(served, backend):
+    src = two_classes(served/'pets', 60)
+    b = backend()
+    assert main(['labelstudio', 'import', str(src), '--title', 'Killed', '--backend', b.url]) == 0
+    id, = [o['id'] for o in Projects().projects() if o['title'] == 'Killed']
+    for sig in (signal.SIGKILL, signal.SIGTERM):
+        until(lambda: b.project(id).get('stage', '') in ('fetching images', 'computing features'), 120, .1)
+        b.stop(sig)
+        b.start()
+    until(lambda: b.project(id).get('stage', '').startswith('fastclean-1'), 400)
+    assert State(b.folder).versions(id) == ['fastclean-1'] and b.get('/corrections.json').status_code == 200
