@@ -1108,6 +1108,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastclean/labelstudio/work.py'),
                                             'fastclean.labelstudio.work._fetch_all': ( 'labelstudio_work.html#_fetch_all',
                                                                                        'fastclean/labelstudio/work.py'),
+                                            'fastclean.labelstudio.work.agree': ( 'labelstudio_work.html#agree',
+                                                                                  'fastclean/labelstudio/work.py'),
                                             'fastclean.labelstudio.work.given_label': ( 'labelstudio_work.html#given_label',
                                                                                         'fastclean/labelstudio/work.py'),
                                             'fastclean.labelstudio.work.item_of': ( 'labelstudio_work.html#item_of',

@@ -1,6 +1,6 @@
 """Label Studio: the client against servers that misbehave, the backend by itself, and both against a real Label Studio.
 `make test-labelstudio` installs and starts one; the tests that need it run where LABEL_STUDIO_HOST names it."""
-import http.server, json, os, shutil, signal, subprocess, sys, threading, time
+import http.server, json, os, secrets, shutil, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from fastclean.labelstudio.importing import find_project, import_source, make_ta
 from fastclean.labelstudio.state import State
 from fastclean.labelstudio.work import given_label, item_of, votes
 from fastclean.noise import SymmetricNoise
+from browser import CHROMIUM, Browser
 from label_studio import free_port
 
 KEY = 'a-secret-key'
@@ -243,7 +244,7 @@ def test_wrong_usage(args, message, capsys, monkeypatch, tmp_path):
     assert message in err and err.count('\n') == 1 and KEY not in err
 
 # ---- against a real Label Studio
-real = pytest.mark.skipif('LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT' not in os.environ, reason='needs a Label Studio: make test-labelstudio')
+real = pytest.mark.skipif(not {'LABEL_STUDIO_HOST', 'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT'} <= set(os.environ), reason='needs a Label Studio: make test-labelstudio')
 ROOT = Path(__file__).resolve().parent.parent
 PETS = Path.home()/'.fastai/data/cats_dogs/training_set'
 
@@ -305,16 +306,21 @@ def two_classes(folder, n):
         for f in files: shutil.copy(f, folder/c/f.name)
     return folder
 
+def title(name): return f'{name} {secrets.token_hex(3)}'
+
+def project_of(name): return next(o for o in Projects().projects() if o['title'] == name)
+
 def snapshot(folder): return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob('*') if f.is_file() and '.fastclean' not in f.parts}
 
 @real
 def test_an_import_adds_nothing_twice_and_goes_on(served, tmp_path, capsys):
     src = two_classes(served/'pets', 40)
-    args = ['labelstudio', 'import', str(src), '--title', 'Twice']
+    name = title('Twice')
+    args = ['labelstudio', 'import', str(src), '--title', name]
     assert main(args) == 0 and '80 tasks added' in capsys.readouterr().out
     assert main(args) == 0 and '0 tasks added' in capsys.readouterr().out
     c = Projects()
-    p, = [o for o in c.projects() if o['title'] == 'Twice']
+    p = project_of(name)
     tasks = list(c.tasks(p['id']))
     for t in tasks[:30]: c.request('DELETE', f"/api/tasks/{t['id']}")
     assert main(args) == 0 and '30 tasks added to project' in capsys.readouterr().out
@@ -326,28 +332,29 @@ def test_an_import_adds_nothing_twice_and_goes_on(served, tmp_path, capsys):
 
 @real
 def test_texts_and_strange_names(served, tmp_path, capsys):
+    name = title('Moods')
     pd.DataFrame(dict(tweet=[f'{"what a lovely" if i % 2 else "this is an awful"} day, number {i} & <co>' for i in range(40)], mood=['good' if i % 2 else 'b"a<d' for i in range(40)])).to_csv(tmp_path/'t.csv', index=False)
-    for _ in range(2): assert main(['labelstudio', 'import', str(tmp_path/'t.csv'), '--text-col', 'tweet', '--label-col', 'mood', '--title', 'Moods']) == 0
+    for _ in range(2): assert main(['labelstudio', 'import', str(tmp_path/'t.csv'), '--text-col', 'tweet', '--label-col', 'mood', '--title', name]) == 0
     c = Projects()
-    p, = [o for o in c.projects() if o['title'] == 'Moods']
+    p = project_of(name)
     tasks = list(c.tasks(p['id']))
     asked = read_labelling(c.project(p['id'])['label_config'])
     assert len(tasks) == 40 and {given_label(t, asked)[0] for t in tasks} == {'good', 'b"a<d'} and '& <co>' in tasks[0]['data']['text']
-    assert main(['labelstudio', 'import', str(two_classes(served/'pets', 3)), '--title', 'Moods']) == 2
+    assert main(['labelstudio', 'import', str(two_classes(served/'pets', 3)), '--title', name]) == 2
     assert 'about something else' in capsys.readouterr().err
 
 @real
 def test_from_a_noisy_folder_to_a_corrected_one(served, backend, tmp_path):
     from fastai.vision.all import ImageDataLoaders, Resize
     noisy = served/'noisy'
-    truth = noisy_copy(two_classes(tmp_path/'pets', 100), noisy, SymmetricNoise(.1), seed=1, on='all')
+    truth = noisy_copy(two_classes(tmp_path/'pets', 200), noisy, SymmetricNoise(.1), seed=1, on='all')
     (noisy/'noise.csv').rename(tmp_path/'noise.csv')
-    b = backend(password='pass')
+    b, name = backend(password='pass'), title('Noisy')
     os.environ['FASTCLEAN_PASSWORD'] = 'pass'
-    try: assert main(['labelstudio', 'import', str(noisy), '--title', 'Noisy', '--backend', b.url]) == 0
+    try: assert main(['labelstudio', 'import', str(noisy), '--title', name, '--backend', b.url]) == 0
     finally: del os.environ['FASTCLEAN_PASSWORD']
     c = Projects()
-    p, = [o for o in c.projects() if o['title'] == 'Noisy']
+    p = project_of(name)
     until(lambda: b.project(p['id']).get('stage', '').startswith('fastclean-1'), 400)
     got = b.get('/corrections.json').json()
     wrong = {o for o, w in zip(truth.frame['item'], truth.frame.is_flipped) if w}
@@ -357,7 +364,7 @@ def test_from_a_noisy_folder_to_a_corrected_one(served, backend, tmp_path):
     assert f1 > .85
     tasks = list(c.tasks(p['id']))
     assert all(len(t['predictions']) == 1 and t['predictions'][0]['model_version'] == 'fastclean-1' and 0 <= t['predictions'][0]['score'] <= 1 for t in tasks)
-    assert b.get('/issues.csv').text.count('\n') == 201 and b.get('/').text.count('<figure>') == min(12, len(found))
+    assert b.get('/issues.csv').text.count('\n') == len(tasks) + 1 and b.get('/').text.count('<figure>') == min(12, len(found))
     assert b.get(f"/picture/{p['id']}/{tasks[0]['id']}").content == (noisy/tasks[0]['data']['item']).read_bytes()
     (tmp_path/'c.json').write_bytes(b.get('/corrections.json').content)
     before, right = snapshot(noisy), tmp_path/'right'
@@ -371,7 +378,7 @@ def test_labelling_along(served, backend, tmp_path):
     src, c = two_classes(served/'pets', 60), Projects()
     for f in sorted(src.rglob('*.*'))[::2]: f.rename(f.with_name('first-' + f.name))
     b = backend(every=20)
-    p, _ = find_project(c, 'Along', ['cats', 'dogs'] if PETS.is_dir() else ['3', '8'], 'image')
+    p, _ = find_project(c, title('Along'), ['cats', 'dogs'] if PETS.is_dir() else ['3', '8'], 'image')
     asked, id = read_labelling(p['label_config']), p['id']
     from fastclean.labelstudio.commands import connect
     from fastclean.labelstudio.importing import send_tasks, serve_files
@@ -390,16 +397,38 @@ def test_labelling_along(served, backend, tmp_path):
     right = sum(q['result'][0]['value']['choices'] == [o['data']['item'].split('/')[0]] for (q,), o in zip(rest, tasks[60:]))
     print(f'version {v}: {right} of {len(rest)} tasks are pre-filled rightly')
     assert right > .85*len(rest)
+    assert b.project(id)['version'] >= 1 and 'waits' not in b.project(id)['stage']
     nxt = c.json('GET', f'/api/projects/{id}/next')
     score = {o['id']: q['score'] for (q,), o in zip(rest, tasks[60:])}
     assert nxt['predictions'][0]['model_version'] == f'fastclean-{v}' and score[nxt['id']] == min(score.values())   # the least certain first
+    if CHROMIUM: assert shown_in_browser(id, tmp_path/'stream.png') == nxt['predictions'][0]['result'][0]['value']['choices']
+
+def shown_in_browser(project, shot):
+    "Which choices are ticked when an annotator opens the label stream."
+    host, env = os.environ['LABEL_STUDIO_HOST'], os.environ
+    with Browser() as b:
+        def when(js):
+            def _true():
+                try: return b.js(js)
+                except RuntimeError: return False   # between two pages
+            return until(_true, 90)
+        b.size(1300, 900)
+        b.call('Page.navigate', url=f'{host}/user/login/')
+        when("!!document.querySelector('input[name=password]')")
+        b.js(f"document.querySelector('input[name=email]').value = {json.dumps(env['LABEL_STUDIO_USERNAME'])}; document.querySelector('input[name=password]').value = {json.dumps(env['LABEL_STUDIO_PASSWORD'])}; document.querySelector('form').submit()")
+        when("!location.pathname.startsWith('/user/login') && document.readyState == 'complete'")
+        b.call('Page.navigate', url=f'{host}/projects/{project}/data?labeling=1')
+        when("document.querySelectorAll('.ant-checkbox-input').length > 1")
+        time.sleep(3)
+        b.shot(shot, full=False)
+        return b.js("[...document.querySelectorAll('.ant-checkbox-input')].filter(o => o.checked).map(o => o.name)")
 
 @real
 def test_killed_in_the_middle_it_goes_on(served, backend):
     src = two_classes(served/'pets', 60)
-    b = backend()
-    assert main(['labelstudio', 'import', str(src), '--title', 'Killed', '--backend', b.url]) == 0
-    id, = [o['id'] for o in Projects().projects() if o['title'] == 'Killed']
+    b, name = backend(), title('Killed')
+    assert main(['labelstudio', 'import', str(src), '--title', name, '--backend', b.url]) == 0
+    id = project_of(name)['id']
     for sig in (signal.SIGKILL, signal.SIGTERM):
         until(lambda: b.project(id).get('stage', '') in ('fetching images', 'computing features'), 120, .1)
         b.stop(sig)

@@ -125,6 +125,7 @@ def _of(o): return f" (project {o['project']})" if o['project'] else ''
 def _section(state, p):
     s = json.loads(p['summary'])
     found = f"<p>{s['issues']:,} of {s['labelled']:,} labels look wrong: <a href='/corrections.json?project={p['id']}'>corrections.json</a>, <a href='/issues.csv?project={p['id']}'>issues.csv</a></p>" if s else ''
+    if s.get('annotators'): found += '<p>Quality of the annotators: ' + ', '.join(f'{_e(k)}: {v:.0%}' for k, v in s['annotators'].items()) + '</p>'
     bar = f"<progress value='{p['done']:.3f}'></progress>" if p['running'] else ''
     pictures = ''.join(f"<figure><img src='/picture/{p['id']}/{o['task']}' alt=''><figcaption>{_e(o['item'][:40])}<br>{_e(o['given'])} → {_e(o['label'])} ({o['score']:.0%})</figcaption></figure>" for o in state.corrections(p['id'], 12))
     return f"<h2>{_e(p['title'] or 'Project')} ({p['id']})</h2><p>{version_name(p['version'])} · {_e(p['stage'] or 'nothing to do')} {bar}</p>{found}{pictures}"

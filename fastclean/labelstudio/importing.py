@@ -43,7 +43,7 @@ def make_task(
 )->dict: # As Label Studio imports it
     "An item as a task."
     data = {labelling.key: value if served is None else '/data/local-files/?d=' + quote(f'{served.below}/{value}', safe='/'), 'item': item}
-    return dict(data=data) if label is None else dict(data=data, annotations=[dict(result=labelling.result(label), ground_truth=False)])
+    return dict(data=data) if label is None else dict(data=data | dict(given_label=label), annotations=[dict(result=labelling.result(label), ground_truth=False)])
 
 # %% ../../nbs/23a_labelstudio_importing.ipynb #00000009
 def source_tasks(
