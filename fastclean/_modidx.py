@@ -996,6 +996,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fastclean/labelstudio/client.py'),
                                               'fastclean.labelstudio.client.Projects.tasks': ( 'labelstudio_client.html#projects.tasks',
                                                                                                'fastclean/labelstudio/client.py'),
+                                              'fastclean.labelstudio.client.Unreachable': ( 'labelstudio_client.html#unreachable',
+                                                                                            'fastclean/labelstudio/client.py'),
                                               'fastclean.labelstudio.client._reason': ( 'labelstudio_client.html#_reason',
                                                                                         'fastclean/labelstudio/client.py'),
                                               'fastclean.labelstudio.client._same_origin': ( 'labelstudio_client.html#_same_origin',

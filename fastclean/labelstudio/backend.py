@@ -6,7 +6,7 @@
 __all__ = ['log', 'Trainer', 'project_number', 'predict', 'webhook', 'setup', 'corrections', 'status_page', 'make_app']
 
 # %% ../../nbs/23e_labelstudio_backend.ipynb #00000002
-import base64, contextlib, hmac, html, json, logging, os, subprocess, sys, threading, time
+import base64, contextlib, hmac, html, json, logging, os, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
 
 from ..core import optional_import
@@ -37,10 +37,13 @@ class Trainer:
 
     def _loop(self):
         while not self._stop.wait(.5):
+            project = None
             try:
-                project = self.state.begin()
-                if project is not None: self._train(project)
-            except Exception as e: log.error('the trainer: %s: %s', type(e).__name__, e); self._stop.wait(5)   # a full disk, say; requests are kept and tried again
+                if (project := self.state.begin()) is not None: self._train(project)
+            except Exception as e:   # a full disk, say: what was asked for is kept and tried again
+                log.error('the trainer: %s: %s', type(e).__name__, e)
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    if project is not None: self.state.end(project, f'could not be started ({type(e).__name__}: {e}), is tried again', again=True, after=10)
 
     def _train(self, project):
         start = 'import sys; from fastclean.labelstudio.work import main; sys.exit(main(*sys.argv[1:]))'
@@ -48,14 +51,14 @@ class Trainer:
         home = self.state.home(project)
         home.mkdir(parents=True, exist_ok=True)
         with (home/'worker.log').open('wb') as out:
-            proc = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | self.env, preexec_fn=lambda: os.nice(5))
+            proc = subprocess.Popen(cmd, stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | self.env)
             while proc.poll() is None and not self._stop.wait(.5): pass
             if proc.poll() is None:
                 proc.terminate()
                 try: proc.wait(5)
                 except subprocess.TimeoutExpired: proc.kill(); proc.wait()
                 self.state.end(project, 'stopped, goes on', again=True)
-            elif proc.returncode not in (0, 2, 3):
+            elif proc.returncode not in (0, 2, 3, 4):
                 self.state.fail(project, f'the training ended with status {proc.returncode}: see {home.name}/worker.log in the state folder')
                 self.state.end(project, f'failed with status {proc.returncode}')
             log.info('project %s: %s', project, next(o['stage'] for o in self.state.projects() if o['id'] == project))

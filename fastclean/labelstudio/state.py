@@ -6,7 +6,7 @@
 __all__ = ['version_name', 'State']
 
 # %% ../../nbs/23b_labelstudio_state.ipynb #00000002
-import contextlib, json, sqlite3, time
+import contextlib, json, sqlite3, threading, time
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -34,7 +34,7 @@ class State:
     def __init__(self,
         folder, # Where the database and the models are; made if it is not there
     ):
-        self.folder = Path(folder)
+        self.folder, self._turn = Path(folder), threading.Lock()   # in turn: SQLite itself lets the luckiest go first
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(self._connect()) as db:
@@ -51,7 +51,7 @@ class State:
     @contextlib.contextmanager
     def _open(self):
         "A transaction, which counts only when its block ends well."
-        with contextlib.closing(self._connect()) as db:
+        with self._turn, contextlib.closing(self._connect()) as db:
             db.execute('BEGIN IMMEDIATE')
             yield db
             db.execute('COMMIT')
@@ -121,12 +121,13 @@ def at(self:State,
 def end(self:State,
     project:int, # Number of a project
     stage:str, # How it ended
-    again:bool=False, # Whether it was stopped and must be done again
+    again:bool=False, # Whether it must be done again
+    after:float=0, # In how many seconds
 ):
     "Note that a training has ended."
     with self._open() as db:
         db.execute('UPDATE project SET running = 0, stage = ?, done = 0, changed = ? WHERE id = ?', (stage, time.time(), project))
-        if again: db.execute('UPDATE project SET started = MIN(started, requested - 1) WHERE id = ?', (project,))
+        if again: db.execute('UPDATE project SET started = MIN(started, requested - 1), due = ? WHERE id = ?', (time.time() + after, project))
 
 @patch
 def recover(self:State)->int: # How many trainings were cut off

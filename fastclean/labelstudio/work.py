@@ -20,7 +20,7 @@ from ..core import atomic_path
 from ..data import Source
 from ..identity import digest
 from ..issues import find_label_issues, write_issues
-from .client import LabelStudioError, Projects, read_labelling, split_url
+from .client import LabelStudioError, Projects, Unreachable, read_labelling, split_url
 from .state import State, version_name
 
 # %% ../../nbs/23d_labelstudio_work.ipynb #00000005
@@ -216,12 +216,13 @@ def main(
     folder, # Folder of the state
     project, # Number of the project
     control=None, # Name of the choices, where there are several
-)->int: # Exit code: 0; 3 where there are too few labels; 2 where the user can mend what is wrong
+)->int: # Exit code: 0; 3 where there are too few labels; 2 where the user can mend what is wrong; 4 where it is tried again
     "The worker's process; it ends with the one that started it."
     def _follow():
         while os.read(0, 1): pass   # not through `sys.stdin`, whose lock would be held at the end
         os._exit(1)
     threading.Thread(target=_follow, daemon=True).start()
+    if hasattr(os, 'nice'): os.nice(5)
     state, project = State(folder), int(project)
     from fastprogress import fastprogress
     fastprogress.NO_BAR, fastprogress.print = True, lambda *args, **kwargs: None
@@ -229,6 +230,9 @@ def main(
         warnings.simplefilter('ignore')
         try: state.end(project, run(state, project, control=control)); return 0
         except NotYet as e: state.end(project, str(e)); return 3
+        except Unreachable as e:
+            state.fail(project, f'{e} It is tried again.')
+            state.end(project, 'waits for Label Studio', again=True, after=30); return 4
         except (ValueError, OSError, MemoryError) as e:
             state.fail(project, str(e) or type(e).__name__)
             state.end(project, 'failed: ' + (str(e) or type(e).__name__)); return 2
