@@ -440,7 +440,7 @@ def shown_in_browser(project, shot):
         when("document.querySelectorAll('.ant-checkbox-input').length > 1")
         time.sleep(3)
         b.shot(shot, full=False)
-        return b.js("[Number(document.body.innerText.match(/#(\\d+)/)[1]), [...document.querySelectorAll('.ant-checkbox-input')].filter(o => o.checked).map(o => o.name)]")
+        return b.js("[Number(document.body.innerText.match(/(\\d+)\\s+\\d+ of \\d+/)[1]), [...document.querySelectorAll('.ant-checkbox-input')].filter(o => o.checked).map(o => o.name)]")
 
 @real
 def test_killed_in_the_middle_it_goes_on(served, backend):
