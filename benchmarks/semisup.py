@@ -29,7 +29,7 @@ REFERENCE = ['plain', 'tuned', 'gce', 'elr', 'reweight', 'clean-retrain']   # ma
 def data(name, noise, seed, work, n):
     "DataLoaders, and which labels of the training items are wrong."
     vocab, items, others, test = base.sample(name, seed)
-    x, held = base.kept(work/f'train_{name}_{seed}.npy', lambda: base.pixels(items[0])), base.kept(work/f'test_{name}_{seed}.npy', lambda: base.pixels(test[0]))
+    x, held = base.kept(work/f'train_{name}_{seed}.npy', lambda: base.pixels(items[0], name)), base.kept(work/f'test_{name}_{seed}.npy', lambda: base.pixels(test[0], name))
     given = base.given_labels(name, noise, seed, vocab, items, others, x, work)
     split = np.repeat(['train', 'unused', 'test', 'valid'], [n, N - n, N_TUNE, len(test[0])])
     dls = base.loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name == 'cifar10')
