@@ -186,7 +186,7 @@ def make(a):
     a.work.mkdir(parents=True, exist_ok=True)
     rows, end = pd.read_csv(a.out).to_dict('records') if a.out.exists() else [], time.time() + 3600*a.hours
     there = {tuple(r[k] for k in KEYS) for r in rows}
-    methods = a.methods or ['plain', 'tuned', *[o for o in METHODS if o != 'plain']]
+    methods = a.methods or ['plain', 'tuned', *[o for o, m in METHODS.items() if o != 'plain' and m.course != 'two']]   # two networks: semisup.py
     todo = [k for s in a.seeds for o in a.noises for d in a.sets for m in methods for k in [(d, o, s, m)] if (d == 'cifar10' or o != 'human') and k not in there]
     if not todo: return table(a)
     print(f'{len(todo)} trainings to make, {len(there)} are there', flush=True)
