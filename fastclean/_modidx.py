@@ -1724,7 +1724,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastclean.trainrun._no_bars': ('trainrun.html#_no_bars', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._predict_folds': ('trainrun.html#_predict_folds', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._rates': ('trainrun.html#_rates', 'fastclean/trainrun.py'),
-                                    'fastclean.trainrun._true_numbers': ('trainrun.html#_true_numbers', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._without': ('trainrun.html#_without', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._write_division': ('trainrun.html#_write_division', 'fastclean/trainrun.py'),
                                     'fastclean.trainrun._write_model': ('trainrun.html#_write_model', 'fastclean/trainrun.py'),

@@ -43,13 +43,14 @@ from .issues import write_issues
 from .learners import small_learner, table_learner, text_learner
 from .loaders import given_labels, learner_probs, plain_dl, relabel_dls, source_dls
 from .methods import METHODS, train_robust
+from .retrain import _true_labels
 from .rows import network_dls, table_dls, text_dls
 
 # %% ../nbs/19j_trainrun.ipynb #00000005
 def hold_out(
     src:Source, # With training items
     share:float=.2, # Share of the labelled training items that becomes validation items, where there are none
-    groups=None, # What must stay together: a value for each labelled training item, (n,); default the groups of the source
+    groups=None, # What must stay together: a value for each labelled training item, (n,), or a function that gives them, called only where they are needed; default the groups of the source
     seed:int=42, # Another seed holds out others
 )->Source: # The same items; some training items are now validation items, unless there were some already
     "A source with validation items."
@@ -57,7 +58,7 @@ def hold_out(
     train = np.flatnonzero((f.split == 'train') & f.given_label.notna())
     if ((f.split == 'valid') & f.given_label.notna()).any(): return src
     if not 0 < share <= .5: raise ValueError(f'valid_pct must be above 0 and at most .5; got {share}')
-    fold = fold_ids(src.given[train], round(1/share), f.group.to_numpy()[train] if groups is None else groups, seed, src.vocab)
+    fold = fold_ids(src.given[train], round(1/share), f.group.to_numpy()[train] if groups is None else groups() if callable(groups) else groups, seed, src.vocab)
     split = f.split.to_numpy(dtype=object).copy()
     split[train[fold == 0]] = 'valid'
     return replace(src, frame=f.assign(split=split))
@@ -71,12 +72,6 @@ def true_labels(
     if not (folder/'noise.json').is_file(): return None
     f = read_noise(folder).frame
     return f.drop_duplicates('item').set_index('item').true_label
-
-def _true_numbers(true, names, vocab):
-    "Class numbers of items by their names; None where the truth of one is not known."
-    if true is None: return None
-    y = pd.Index(vocab, dtype=object).get_indexer(pd.Index(true.reindex([str(o) for o in names]).to_numpy(dtype=object), dtype=object))
-    return y if (y >= 0).all() else None
 
 # %% ../nbs/19j_trainrun.ipynb #00000008
 def _without(src, items):
@@ -185,10 +180,11 @@ def predictor(
 # %% ../nbs/19j_trainrun.ipynb #0000000e
 def _judged(dls, names, true, vocab):
     "Validation by the true labels where they are known."
-    y = _true_numbers(true, names, vocab)
+    noise = None if true is None else SimpleNamespace(frame=true.rename('true_label').rename_axis('item').reset_index())
+    y = _true_labels(noise, [str(o) for o in names], vocab)
     if y is None: return dls
     new = relabel_dls(dls, {1: y})
-    new.noise = SimpleNamespace(frame=true.rename('true_label').rename_axis('item').reset_index())   # for those who compare while they train
+    new.noise = noise   # for those who compare while they train
     return new
 
 def _accuracy(learn, dls):
