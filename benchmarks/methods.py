@@ -32,7 +32,7 @@ def files(name):
     "Names, class names and paths of all training and of all test images, in an order that does not change."
     if name == 'digits': return digits()
     folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')), imagenette=('imagenette2-160', ('train', 'val')))[name]
-    return [sorted((o.name, o.parent.name, o) for o in (DATA/folder/s).glob('*/*.*')) for s in splits]
+    return [sorted((f, k.name, f'{k.path}/{f}') for k in os.scandir(DATA/folder/s) if k.is_dir() for f in os.listdir(k.path) if '.' in f[1:]) for s in splits]
 
 def digits():
     "scikit-learn's digits: no file is needed."
