@@ -46,7 +46,8 @@ $(VENV)/labelstudio/bin/label-studio:
 	@echo 'Installing Label Studio into $(VENV)/labelstudio: a minute or two and 1 GB the first time.'
 	$(VENV)/labelstudio/bin/python -m pip install --quiet --disable-pip-version-check 'label-studio==1.23.2'
 
-test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label Studio, which is installed and started
+test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label Studio, which is installed and started; in a browser, too
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python tests/label_studio.py '$(LABELSTUDIO)' python -m pytest tests/test_labelstudio.py -rs -s
 
 export: $(READY)    ## Write the modules from the notebooks
