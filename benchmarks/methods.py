@@ -8,7 +8,7 @@
 random. Accuracy on 2,500 test images with right labels after each epoch: the last one counts; the best one, which nobody could choose without them, shows what memorising costs. `tuned` is cross entropy whose
 learning rate (2e-3, 5e-3, 1.5e-2) and length (3, 6, 12 epochs) are chosen for each noise and seed by 1,000 more images with labels as wrong as those of the training; all other methods have the settings that they
 have in the package. Methods that need predictions get them from three folds of the same network, smoothed, 6 epochs. Margin noise comes from the same network trained on 5,000 other images; `human` are
-the labels that one person gave to each CIFAR-10 image. `--sets imagenette --noises 'symmetric .5' 'pair .4'` takes 6,000 photographs at 64 pixels and a ResNet-18 from scratch instead (use `--jobs 1`). Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
+the labels that one person gave to each CIFAR-10 image. `--sets imagenette --noises 'symmetric .5' 'pair .4'` takes 6,000 photographs at 64 pixels and a ResNet-18 from scratch instead (use `--jobs 1`), `imagenette-small` 3,000 of them and the plain network. Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
 """
 import argparse, json, os, time
 from functools import partial
@@ -24,14 +24,14 @@ NOISES = ['symmetric .5', 'human', 'margin .3', 'pair .4', 'symmetric .2', 'symm
 KEYS = ['set', 'noise', 'seed', 'method']
 EPOCHS, LR, RATES, LENGTHS = 12, 5e-3, (2e-3, 5e-3, 1.5e-2), (3, 6, 12)
 N, N_TUNE, N_TEST = 5000, 1000, 2500
-SIZES = dict(digits=(500, 200, 500), imagenette=(6000, 1000, 2500))   # of training, tuning and test, where they are others
+SIZES = {'digits': (500, 200, 500), 'imagenette': (6000, 1000, 2500), 'imagenette-small': (3000, 600, 2500)}   # of training, tuning and test, where they are others
 
-MIRRORED = ('cifar10', 'imagenette')
+MIRRORED = ('cifar10', 'imagenette', 'imagenette-small')
 
 def files(name):
     "Names, class names and paths of all training and of all test images, in an order that does not change."
     if name == 'digits': return digits()
-    folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')), imagenette=('imagenette2-160', ('train', 'val')))[name]
+    folder, splits = dict(mnist=('mnist_png', ('training', 'testing')), cifar10=('cifar10', ('train', 'test')), imagenette=('imagenette2-160', ('train', 'val')))[name.removesuffix('-small')]
     return [sorted((f, k.name, f'{k.path}/{f}') for k in os.scandir(DATA/folder/s) if k.is_dir() for f in os.listdir(k.path) if '.' in f[1:]) for s in splits]
 
 def digits():
@@ -49,7 +49,7 @@ def kept(at, make):
 def pixels(rows, name):
     "Images, (n, 3, h, w), from −1 to 1."
     from PIL import Image
-    side = dict(digits=24, imagenette=64).get(name)
+    side = dict(digits=24, imagenette=64).get(name.removesuffix('-small'))
     def read(o):
         im = (Image.fromarray(o) if isinstance(o, np.ndarray) else Image.open(o)).convert('RGB')
         return np.asarray(im.resize((side, side), Image.Resampling.BILINEAR) if side else im)
@@ -77,13 +77,15 @@ def network(large=False, K=10, w=16):
     if large: return Net(resnet18(num_classes=K)).to(memory_format=torch.channels_last)
     return Net(conv(3, w, 2), conv(w, 2*w, 1), conv(2*w, 2*w, 2), conv(2*w, 4*w, 1), conv(4*w, 4*w, 2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16*w, K)).to(memory_format=torch.channels_last)
 
-def learner(dls):
+def learner(dls, large=False):
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
-    learn = Learner(dls, network(dls.train_ds[0][0].shape[-1] >= 64), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    learn = Learner(dls, network(large), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
     learn.logger = lambda o: None
     return learn.remove_cb(learn.progress) if hasattr(learn, 'progress') else learn
+
+def learner_of(name): return partial(learner, large=name == 'imagenette')
 
 def loaders(x, y, split, vocab, mirror):
     "DataLoaders of the arrays: training, valid (the test images) and, for tuning, more with wrong labels."
@@ -101,7 +103,7 @@ def clean_reference(name, seed, vocab, others, x, work):
         from fastclean.foldtask import repeatable
         xs = np.concatenate([pixels(others[0], name), x])
         dls = loaders(xs, np.concatenate([others[1], np.zeros(len(x), int)]), np.repeat(['train', 'valid'], [len(others[0]), len(x)]), vocab, name in MIRRORED)
-        with repeatable(seed): learn = learner(dls); learn.fit_one_cycle(EPOCHS, LR)
+        with repeatable(seed): learn = learner_of(name)(dls); learn.fit_one_cycle(EPOCHS, LR)
         return learn.get_preds()[0].numpy()
     return kept(work/f'reference_{name}_{seed}.npy', train)
 
@@ -141,7 +143,7 @@ def predictions(dls, key, work):
     from fastai.losses import LabelSmoothingCrossEntropyFlat
     at = work/('preds_' + '_'.join(map(str, key)).replace(' ', ''))
     if not (at/'done').exists():
-        def make(dls): learn = learner(dls); learn.loss_func = LabelSmoothingCrossEntropyFlat(); return learn
+        def make(dls): learn = learner_of(key[0])(dls); learn.loss_func = LabelSmoothingCrossEntropyFlat(); return learn
         kf = KFoldLearner(dls, make, n_splits=3, seed=key[-1])
         p = kf.run(partial(_fold_fit, epochs=6)).predictions()
         p[np.flatnonzero(p.split == 'train')].save(at)
@@ -150,14 +152,14 @@ def predictions(dls, key, work):
 
 def _fold_fit(learn, epochs): learn.fit_one_cycle(epochs, LR)
 
-def tune(dls, seed, epochs, small):
+def tune(dls, make, seed, epochs, small):
     "Accuracy on labels as wrong as those of the training, of each learning rate and length."
     from fastclean.loaders import learner_probs, plain_dl, given_labels as labels
     from fastclean.methods import train_robust
     y, got = labels(dls[2].dataset), {}
     for lr in RATES[:1] if small else RATES:
         for n in LENGTHS:
-            learn = train_robust(dls, learner, 'plain', max(1, n*epochs//EPOCHS), lr, seed=seed + 1000)
+            learn = train_robust(dls, make, 'plain', max(1, n*epochs//EPOCHS), lr, seed=seed + 1000)
             got[lr, n] = float((learner_probs(learn, plain_dl(dls, dls[2].dataset)).argmax(1) == y).mean())
     return max(got, key=got.get)
 
@@ -174,10 +176,10 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS):
     split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
     dls = loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in MIRRORED)
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), _History()
-    if method == 'tuned': lr, k = tune(dls, seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
+    if method == 'tuned': lr, k = tune(dls, learner_of(name), seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = predictions(dls, (name, noise, n, seed), work) if method != 'tuned' and METHODS[method].needs_preds else None
     ready = time.process_time()
-    train_robust(dls, learner, 'plain' if method == 'tuned' else method, **how, preds=preds, seed=seed, watch=watch)
+    train_robust(dls, learner_of(name), 'plain' if method == 'tuned' else method, **how, preds=preds, seed=seed, watch=watch)
     return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float((given != items[1])[:n].mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), best_epoch=int(np.argmax(watch.acc)) + 1,
                 seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how), history=' '.join(f'{o:.4f}' for o in watch.acc))
 

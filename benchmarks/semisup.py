@@ -4,7 +4,8 @@
     python benchmarks/semisup.py table
     python benchmarks/semisup.py cost        # time and memory of an epoch, each method in a process of its own
 
-Images, noise, network, schedule and number of epochs are those of methods.py: 5,000 training images, a plain convolutional network from scratch, tested on 2,500 images with right labels after each epoch. DivideMix and
+Images, noise, network, schedule and number of epochs are those of methods.py: 5,000 training images (3,000 photographs at 64 pixels with `--sets imagenette-small --noises 'symmetric .5' 'margin .3' 'margin .4'`), a plain
+convolutional network from scratch, tested on 2,500 images with right labels after each epoch. DivideMix and
 InstanceGM train two such networks and count an epoch when both have seen their labelled items once; their settings are the package's. `last` is the accuracy after the last epoch, `auc` how well the training items with wrong
 labels are told apart at the end: by the clean probability of DivideMix, else by the probability of the given label; `seconds` is processor time of the training alone, `seconds_before` what had to be trained before it (tuning,
 out-of-fold predictions). A row of semisup.csv for each training, as it comes; rows that are there are not made again.
@@ -19,7 +20,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import methods as base
-from methods import EPOCHS, KEYS, LR, N, N_TUNE
+from methods import EPOCHS, KEYS, LR, N, N_TEST, N_TUNE, SIZES
 
 OUT = Path(__file__).with_name('semisup.csv')
 NOISES = ['symmetric .5', 'margin .3', 'margin .4', 'human']
@@ -31,42 +32,47 @@ def data(name, noise, seed, work, n):
     vocab, items, others, test = base.sample(name, seed)
     x, held = base.kept(work/f'train_{name}_{seed}.npy', lambda: base.pixels(items[0], name)), base.kept(work/f'test_{name}_{seed}.npy', lambda: base.pixels(test[0], name))
     given = base.given_labels(name, noise, seed, vocab, items, others, x, work)
-    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, N - n, N_TUNE, len(test[0])])
-    dls = base.loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name == 'cifar10')
+    most, n_tune, n_test = SIZES.get(name, (N, N_TUNE, N_TEST))
+    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
+    dls = base.loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in base.MIRRORED)
     dls.noise = SimpleNamespace(frame=pd.DataFrame(dict(item=[str(i) for i in range(n)], true_label=[vocab[k] for k in items[1][:n]])))
     return dls, (given != items[1])[:n]
 
 def quiet(learn, how):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(how['epochs'], how['lr'])
 
-def two(method, dls, how, seed, watch, settings):
+def two(method, dls, make, how, seed, watch, settings):
     "A training by DivideMix or InstanceGM; the probability that each label is right."
+    import torch
     from fastclean.semisup.dividemix import DivideMix, train_dividemix
     from fastclean.semisup.instancegm import InstanceGM
-    dm = train_dividemix(dls, base.learner, fit=partial(quiet, how=how), seed=seed, watch=watch, method=dict(dividemix=DivideMix, instancegm=InstanceGM)[method], **settings)
+    if method == 'instancegm': settings = dict(half=torch.ops.mkldnn._is_mkldnn_bf16_supported()) | settings   # as the networks have it
+    dm = train_dividemix(dls, make, fit=partial(quiet, how=how), seed=seed, watch=watch, method=dict(dividemix=DivideMix, instancegm=InstanceGM)[method], **settings)
     return np.mean([d.prob for d in dm.co_divide.divide()], axis=0), dm.co_divide.history
 
-def one(method, dls, how, seed, watch, preds):
+def one(method, dls, make, how, seed, watch, preds):
     "A training by any other method; the probability of each given label."
     from fastclean.loaders import given_labels, learner_probs, plain_dl
     from fastclean.methods import train_robust
-    learn = train_robust(dls, base.learner, method, **how, preds=preds, seed=seed, watch=watch)
+    learn = train_robust(dls, make, method, **how, preds=preds, seed=seed, watch=watch)
     y = given_labels(dls.train_ds)
     return learner_probs(learn, plain_dl(dls, dls.train_ds))[np.arange(len(y)), y], None
 
-def run(name, noise, seed, method, work, n=N, epochs=EPOCHS, settings={}):
+def run(name, noise, seed, method, work, n=None, epochs=EPOCHS, settings={}):
     "A row: one training."
     import torch
     from sklearn.metrics import roc_auc_score
     from fastclean.methods import METHODS as KNOWN
     torch.set_num_threads(1)
+    most, make = SIZES.get(name, (N,))[0], base.learner_of(name)
+    n = min(n or most, most)
     dls, wrong = data(name, noise, seed, work, n)
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), base._History()
-    if method == 'tuned': lr, k = base.tune(dls, seed, epochs, n < N); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
+    if method == 'tuned': lr, k = base.tune(dls, make, seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = base.predictions(dls, (name, noise, n, seed), work) if method in KNOWN and KNOWN[method].needs_preds else None
     ready = time.process_time()
-    if method in TWO: right, history = two(method, dls, how, seed, watch, settings)
-    else: right, history = one('plain' if method == 'tuned' else method, dls, how, seed, watch, preds)
+    if method in TWO: right, history = two(method, dls, make, how, seed, watch, settings)
+    else: right, history = one('plain' if method == 'tuned' else method, dls, make, how, seed, watch, preds)
     last = {} if history is None else {k: round(float(history[k].iloc[-2:].mean()), 4) for k in ('n_labelled', 'labelled_right')}
     return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float(wrong.mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), auc=round(float(roc_auc_score(wrong, -right)), 4), **last,
                 seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how | settings), history=' '.join(f'{o:.4f}' for o in watch.acc))
@@ -115,7 +121,7 @@ def main():
     p.add_argument('--seeds', nargs='*', type=int, default=range(3))
     p.add_argument('--jobs', type=int, default=2)
     p.add_argument('--hours', type=float, default=12, help='begin no training after so many hours')
-    p.add_argument('--n', type=int, default=N, help='training images, for a smaller grid')
+    p.add_argument('--n', type=int, help='training images, for a smaller grid')
     p.add_argument('--epochs', type=int, default=EPOCHS, help='for a smaller grid')
     p.add_argument('--settings', type=json.loads, default={}, help='of DivideMix and InstanceGM, as JSON, for tuning on other seeds')
     p.add_argument('--out', type=Path, default=OUT)

@@ -30,7 +30,7 @@ from fastclean.loaders import plain_dl
 from fastclean.semisup import codivide
 from fastclean.semisup.codivide import CoDivide, TwoNetworks
 from fastclean.semisup.dividemix import DivideMix, train_dividemix
-from fastclean.semisup.graphical import UnitImages
+from fastclean.semisup.graphical import GraphicalModel, UnitImages
 from fastclean.semisup.instancegm import InstanceGM
 from fastclean.semisup.mixture import GUARDS, clean_probs, divide, evaluating, item_losses
 from fastclean.semisup.views import Step, planned_dl
@@ -198,6 +198,18 @@ def test_every_batch_moves_the_graphical_model():
     quiet(gm, 2, cbs=Look())
     assert {(k, *m) for warm, k, m in moved if warm} == {(0, False, False), (1, False, False)}
     assert {(k, *m) for warm, k, m in moved if not warm} == {(0, True, False), (1, False, True)}
+
+def test_the_graphical_model_in_bfloat16():
+    x, logits, y = torch.rand(16, 3, 32, 32), torch.randn(16, 3, requires_grad=True), torch.arange(16) % 3
+    def terms(half):
+        torch.manual_seed(0)
+        return GraphicalModel(3, 3, half=half)(x, logits, y)
+    full, half = terms(False), terms(True)
+    for k, v in half.items(): assert v.dtype == torch.float32 and abs(v - full[k]) < .02*(1 + abs(full[k]))
+    assert half['given'] != full['given']   # it is another arithmetic
+    sum(half.values()).backward()
+    assert logits.grad.isfinite().all() and logits.grad.any()
+    quiet(InstanceGM(make_dls(shape=(3, 8, 8), bs=8), conv, warmup=0, half=True), 1)
 
 def test_evaluating_restores_each_layer():
     net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())

