@@ -24,14 +24,20 @@ def _corrections_of(issues, corrections, decisions, src, pseudo):
     given = {k: v for k, v in dict(issues=issues, corrections=corrections, decisions=decisions).items() if v is not None}
     if len(given) > 1: raise ValueError(f'{" and ".join("--" + k for k in given)} are given: one at a time, the second on the copy of the first')
     if not given:
-        if not Path('fastclean-found/issues.csv').is_file(): raise ValueError('give --issues (the folder that `fastclean find` left), --corrections (a corrections.json) or --decisions (a table of item and label)')
+        if not Path('fastclean-found/issues.csv').is_file(): raise ValueError('give --issues (the folder that `fastclean find` left, or a corrections.json) or --decisions (a table of item and label)')
         given = dict(issues=Path('fastclean-found'))
     (name, path), = given.items()
-    c = read_corrections(path, dict(issues='issues', corrections='scored', decisions='decided')[name], unlabelled=pseudo is not None)
-    if name == 'issues' and len(c.frame) and not c.frame['item'].isin(src.frame['item']).any():
-        raise ValueError(f"--issues: none of its {len(c.frame):,} suspects is in {src.settings['source']}, the first is {c.frame['item'].iloc[0]!r}: it was found in other data")
-    if name == 'issues': _doubt(path)
+    c = read_corrections(path, 'decided' if name == 'decisions' else 'issues', unlabelled=pseudo is not None)
+    if name != 'decisions': _check_data(c, src); _doubt(path)
     return c
+
+def _check_data(c, src):
+    "Stop where not one suspect can be used, or is in the data."
+    from fastclean.corrections import shown
+    if not len(c.frame) and len(c.refused): raise ValueError(f"--issues: none of its {len(c.refused):,} entries can be used, the first because {c.refused.reason.iloc[0]}")
+    known = {*src.frame['item'], *(o.rpartition('/')[2] for o in src.frame['item'] if c.kind == 'scored')}     # the earlier plugin gives bare names of files
+    if len(c.frame) and not c.frame['item'].isin(known).any():
+        raise ValueError(f"--issues: none of its {len(c.frame):,} suspects is in {src.settings['source']}, the first is {shown(c.frame['item'].iloc[0])}: it was found in other data")
 
 def _doubt(found):
     "Say again what `find` said of a result that is not to be relied on."
@@ -60,16 +66,16 @@ def _say_copy(src, dst, m, n, table, options):
 
 # %% ../nbs/14b_actions.ipynb #00000006
 @app.command(epilog='Examples:  fastclean correct pets right-pets --issues found   |   fastclean correct pets sure-pets --issues found --threshold .95   |   '
-             'fastclean correct pets few-pets --issues found --action prune --only obvious   |   fastclean correct pets right-pets --corrections corrections.json --dry-run   |   '
+             'fastclean correct pets few-pets --issues found --action prune --only obvious   |   fastclean correct pets right-pets --issues corrections.json --dry-run   |   '
              'fastclean correct tweets.csv right-tweets --label-col mood --decisions decided.csv')
 def correct(
     src:_Src, # Folder or table
     dst:Annotated[Path, typer.Argument(help='Folder to be made: a copy of all there is, with the labels put right.')], # Folder to be made
-    issues:Annotated[Optional[Path], typer.Option(help='Folder that `fastclean find` left, or its issues.csv; default fastclean-found.')]=None, # Issues
-    corrections:Annotated[Optional[Path], typer.Option(help='A corrections.json with corrected_paths, original_labels, corrected_labels and corrected_scores.')]=None, # Corrections
+    issues:Annotated[Optional[Path], typer.Option(help='Folder that `fastclean find` left, its issues.csv, or a corrections.json of Label Studio; default fastclean-found.')]=None, # Issues
+    corrections:Annotated[Optional[Path], typer.Option(hidden=True, help='An older name of --issues.')]=None, # Issues
     decisions:Annotated[Optional[Path], typer.Option(help='What a person has decided: a table of item and label (empty: the given one is right).')]=None, # Decisions
     action:Annotated[str, typer.Option(help='relabel: give the suggested label; prune: leave the item out (it is kept in DST/.fastclean).')]='relabel', # What to do
-    threshold:Annotated[float, typer.Option(help='How probable the new label (prune: that the given one is wrong) must be at least. .5 gives the best labels on the whole, .95 changes only what is all but certain.')]=.5, # Threshold
+    threshold:Annotated[float, typer.Option(help='How probable the new label (prune: that the given one is wrong) must be at least. .5 gives the best labels on the whole, .95 changes only what is all but certain, and is for scores of other tools, which are seldom calibrated.')]=.5, # Threshold
     only:Annotated[str, typer.Option(help='Which issues: all, or obvious ones.')]='all', # Which issues
     split:Annotated[str, typer.Option(help='Splits to correct, comma-separated: train, valid, test; default all.')]='', # Splits
     pseudo:Annotated[Optional[float], typer.Option(help='Label unlabelled items, too, where the suggestion is at least so probable.')]=None, # Pseudo-labels

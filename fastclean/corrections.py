@@ -91,8 +91,9 @@ def _load_json(path):
     "The four arrays of a file."
     try: d = json.loads(path.read_bytes().decode('utf-8-sig'), object_pairs_hook=_once)
     except RecursionError as e: raise ValueError('it is nested too deeply') from e
+    except json.JSONDecodeError as e: raise ValueError(f'it is not JSON, or was cut off ({e})') from e
     if not isinstance(d, dict): raise ValueError(f'it holds a {type(d).__name__} where an object with {", ".join(ARRAYS)} is expected')
-    if missing := [k for k in ARRAYS if k not in d]: raise ValueError(f'it has no {", ".join(missing)}')
+    if missing := [k for k in ARRAYS if k not in d]: raise ValueError(f'it has no {", ".join(missing)}' + (f'; it says {shown(d["detail"])}' if isinstance(d.get('detail'), str) else ''))
     return d
 
 def _is_label(o): return isinstance(o, (str, bool, int)) or (isinstance(o, float) and math.isfinite(o))
@@ -129,25 +130,27 @@ def _decided(path):
     n = len(d)
     return _corrections('decided', row=list(d.index), item=list(d['item']), split=[None]*n, given_label=[None]*n, new_label=list(d.label), prob=np.ones(n), wrong=np.ones(n), obvious=np.ones(n))
 
-def _is_issues(path):
-    "Whether the first line of a file is that of a table of issues."
-    with open(path, encoding='utf-8-sig', errors='replace') as f: head = f.readline(100_000)
-    return {c.strip().strip('"') for c in head.split(',')} >= set(COLUMNS)
+def _looks(path):
+    "What a file looks like from its first line: 'json', 'issues' or 'other'."
+    with open(path, encoding='utf-8-sig', errors='replace') as f: head = f.readline(100_000).lstrip() or f.readline(100_000).lstrip()
+    if head[:1] in ('{', '[') or path.suffix.lower() == '.json': return 'json'
+    return 'issues' if {c.strip().strip('"') for c in head.split(',')} >= set(COLUMNS) else 'other'
 
 def _read(path, kind, unlabelled):
-    if kind is None: kind = 'scored' if path.suffix.lower() == '.json' else 'issues' if _is_issues(path) else 'decided'
-    if kind == 'issues': return issue_corrections(read_issues(path), unlabelled)
-    if kind == 'decided': return _decided(path)
+    looks = _looks(path)
+    if kind == 'decided' or (kind is None and looks == 'other'): return _decided(path)
+    if looks == 'issues': return issue_corrections(read_issues(path), unlabelled)
+    if looks == 'other': raise ValueError(f'it is neither a table of issues (with columns {", ".join(COLUMNS[:4])} and so on) nor JSON with {", ".join(ARRAYS)}')
     if path.stat().st_size > _max_bytes: raise ValueError(f'it has {path.stat().st_size:,} bytes, more than {_max_bytes:,}')
     return _array_corrections(_load_json(path))
 
 def read_corrections(
     path, # A folder that `fastclean find` left, an issues.csv, a corrections.json, or a table of item and label
-    kind:str|None=None, # What it is: 'issues', 'scored' (the JSON) or 'decided'; default by its name and first line
+    kind:str|None=None, # 'issues' (a table of issues, or the JSON) or 'decided' (by a person); default by how it begins
     unlabelled:bool=False, # From a table of issues: whether to take the items without a label, too
 )->Corrections: # What it says, entry by entry; nothing is checked against the data yet
     "Read corrections. Safe on files from strangers: what cannot be used is refused, and what is no such file is a `ValueError`."
-    if kind not in (None, 'issues', 'scored', 'decided'): raise ValueError(f"kind must be 'issues', 'scored' or 'decided'; got {kind!r}")
+    if kind not in (None, 'issues', 'decided'): raise ValueError(f"kind must be 'issues' or 'decided'; got {kind!r}")
     path = Path(path)
     try:
         if path.is_dir():
@@ -229,6 +232,19 @@ def _contradictions(at):
     cuts = np.flatnonzero(np.diff(at[order])) + 1
     return [g for g in np.split(order, cuts) if len(g) > 1 and at[g[0]] >= 0]
 
+def _find_bare(f, at, items, has, find):
+    "Find the items of bare file names in the class that each is said to have; why some are none, by number."
+    bare = [i for i in np.flatnonzero(at < 0) if '/' not in f['item'].iat[i]]
+    places, why = {}, {}
+    for j, o in enumerate(items if bare else ()):
+        if '/' in o: places.setdefault(o.rpartition('/')[2], []).append(j)
+    for i in bare:
+        there, old = places.get(encode_name(f['item'].iat[i]), []), find(f.given_label.iat[i])[0]
+        same = [j for j in there if has[j] == old]
+        if len(same) == 1: at[i] = same[0]
+        elif there: why[i] = f'{len(same) or "no"} items of {shown(old)} are called so' + (': say which, with the folder' if same else '')
+    return why
+
 def check_corrections(
     corrections:Corrections, # What is to be changed
     data:pd.DataFrame, # Columns item, split and given_label (None where there is none), a row per item: the `frame` of a `Source`
@@ -241,11 +257,12 @@ def check_corrections(
     at = items.get_indexer(pd.Index(f['item'], dtype=object))
     for i in np.flatnonzero(at < 0): at[i] = items.get_indexer(pd.Index([encode_name(f['item'].iat[i])], dtype=object))[0]   # as Python names files that are not UTF-8
     has, split = data.given_label.to_numpy(dtype=object), data['split'].to_numpy(dtype=object)
+    bare = _find_bare(f, at, items, has, find) if corrections.kind == 'scored' else {}
     given, why, new = [None if i < 0 or _is_none(has[i]) else has[i] for i in at], [None]*len(f), [None]*len(f)
     faults = {}
     for i, (item, old, label) in enumerate(zip(f['item'], f.given_label, f.new_label)):
         new[i], known = find(label)
-        if at[i] < 0: why[i] = path_fault(item)
+        if at[i] < 0: why[i] = bare.get(i) or path_fault(item)
         elif not known:
             if (key := (type(label), label)) not in faults: faults[key] = label_fault(label, vocab, allow_new_labels)
             why[i] = faults[key]

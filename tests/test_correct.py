@@ -460,6 +460,69 @@ def test_wrong_usage_is_one_line(folder, tmp_path, capsys, monkeypatch, args):
     err = capsys.readouterr().err.strip()
     assert err.startswith('fastclean: ') and '\n' not in err and not Path('dst').exists()
 
+# ---- corrections.json, of our backend and of the earlier plugin
+
+ARRAYS = ('corrected_paths', 'original_labels', 'corrected_labels', 'corrected_scores')
+
+def arrays(*rows): return dict(zip(ARRAYS, map(list, zip(*rows))))
+
+@pytest.fixture
+def pets(tmp_path, monkeypatch, capsys):
+    "A folder per class, `src`; a function that corrects it by a file, and gives the exit code and what was said."
+    monkeypatch.chdir(tmp_path)
+    for k, c in enumerate(CLASSES):
+        for i in range(6): write(tmp_path/'src'/c/f'{"cow" if i == 5 else c}{i:02}{c}.png', 40*k + i)
+    def correct(content, *options, name='c.json'):
+        Path(name).write_text(content if isinstance(content, str) else json.dumps(content), encoding='utf-8')
+        code = main(['correct', 'src', 'dst', '--issues', name, *options])
+        said = capsys.readouterr()
+        return code, said.out if code == 0 else said.err.strip()
+    return correct
+
+@pytest.mark.parametrize('name', ['corrections.json', 'corrections', 'corrections.txt', 'c.csv'])
+def test_a_json_is_known_by_what_it_holds(pets, name):
+    code, said = pets('\ufeff\n' + json.dumps(arrays(('ant/cow05ant.png', 'ant', 'cow', .97), ('bee/cow05bee.png', 'bee', 'cow', .4))), name=name)
+    assert code == 0 and '1 relabelled, of 18 items' in said and 'ant → cow: 1' in said and not Path('dst/ant/cow05ant.png').exists()
+    assert main(['undo', 'dst']) == 0 and snapshot('dst') == snapshot('src')
+
+@pytest.mark.parametrize('content, says', [
+    ('', 'not JSON'), ('{"corrected_paths": ["a', 'not JSON, or was cut off'), ('<html>502 Bad Gateway</html>', 'not JSON'), ('[1]', 'holds a list'), ('{"detail": "nothing was trained yet"}', "it says 'nothing was trained yet'"),
+    ({k: [] for k in ARRAYS[:3]}, 'it has no corrected_scores'), ({**{k: ['x'] for k in ARRAYS}, 'corrected_scores': [.9, .8]}, 'differ in length: corrected_paths has 1, original_labels has 1, corrected_labels has 1, corrected_scores has 2'),
+    ({**{k: [] for k in ARRAYS}, 'corrected_labels': 'cat'}, 'must be four arrays'), (arrays(('ant/ant00ant.png', 'ant', 'bee', '.9')), "score is not a number but '.9'"), (arrays(('ant/ant00ant.png', 'ant', 'bee', 7.2)), 'does not lie between 0 and 1'),
+    (arrays(('../../etc/passwd', 'ant', 'bee', 1), ('/etc/passwd', 'ant', 'bee', 1)), 'found in other data'), (arrays(('pets/1.png', 'ant', 'bee', 1)), "is in src, the first is 'pets/1.png'")])
+def test_a_json_that_cannot_be_used_is_one_line(pets, content, says):
+    code, said = pets(content)
+    assert code == 2 and says in said and said.startswith('fastclean: ') and '\n' not in said and not Path('dst').exists()
+
+def test_neither_issues_nor_json(pets):
+    code, said = pets('item,label\nant/ant00ant.png,bee\n', name='c.csv')
+    assert code == 2 and 'neither a table of issues' in said and '\n' not in said
+
+@pytest.mark.parametrize('entry, says', [(('ant/ant01ant.png', 'ant', 'bee', '.9'), "its score is not a number but '.9'"), (('ant/ant01ant.png', 'ant', 'bee', None), 'its score is not a number but None'),
+    (('../ant/ant01ant.png', 'ant', 'bee', 1), 'leads out of the folder'), (('/src/ant/ant01ant.png', 'ant', 'bee', 1), 'paths start from the folder of the data'), (('ant/x.png', 'ant', 'bee', 1), 'not in the data'),
+    (('ant/ant01ant.png', 'ant', 'cat', 1), "'cat' is not one of the classes"), (('ant/ant01ant.png', 'cow', 'bee', 1), "its label in the data is 'ant', not 'cow'"), (('ant01ant.png', 'cow', 'bee', 1), "no items of 'cow' are called so")])
+def test_an_entry_that_cannot_be_used_is_listed_and_the_rest_is_done(pets, entry, says):
+    code, said = pets(arrays(('ant/cow05ant.png', 'ant', 'cow', .97), entry))
+    assert code == 0 and '1 relabelled' in said and '1 refused' in said
+    assert sum(says in o for o in said.splitlines()) == 1 and Path('dst/cow/cow05ant.png').is_file()
+
+def test_the_file_of_the_earlier_plugin(pets, tmp_path):
+    "It lists every image by its bare name, which lies in the folder of the original label, and a corrected one may meet its name there."
+    (tmp_path/'src/cow/cow05ant.png').write_bytes(b'another cow')
+    rows = [(f.name, f.parent.name, 'cow' if f.name.startswith('cow') else f.parent.name, .7 if f.name == 'cow05bee.png' else .99) for f in sorted(Path('src').rglob('*.png'))]
+    code, said = pets(arrays(*rows), '--threshold', '.95')
+    assert code == 0 and '1 relabelled, of 19 items' in said and 'refused' not in said.splitlines()[2]
+    assert Path('dst/cow/cow05ant.png').read_bytes() == b'another cow' and Path('dst/cow/ant_cow05ant.png').is_file() and Path('dst/bee/cow05bee.png').is_file()
+    undo('dst'); assert snapshot('dst') == snapshot('src')
+    os.rename('dst', 'undone')
+    assert pets(arrays(*rows))[0] == 0 and Path('dst/cow/cow05bee.png').is_file()
+
+def test_the_older_name_of_the_option(pets, capsys):
+    Path('c.json').write_text(json.dumps(arrays(('ant/cow05ant.png', 'ant', 'cow', .97))))
+    assert main(['correct', 'src', 'dst', '--corrections', 'c.json', '--issues', 'c.json']) == 2 and 'one at a time' in capsys.readouterr().err
+    assert main(['correct', 'src', 'dst', '--corrections', 'c.json']) == 0 and '1 relabelled' in capsys.readouterr().out
+    assert main(['correct', '--help']) == 0 and '--corrections' not in capsys.readouterr().out
+
 def test_planning_is_light_to_import():
     code = "import sys, fastclean.corrections, fastclean.correct, fastclean.copies, fastclean.undo; print(sorted({'torch', 'fastai', 'cleanlab'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).resolve().parent.parent).stdout.strip() == '[]'

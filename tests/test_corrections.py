@@ -20,7 +20,7 @@ from fastclean.undo import undo
 
 EXAMPLES = int(os.environ.get('FASTCLEAN_HOSTILE', 150))
 VOCAB = ['cat', 'dog', 'pig']
-PATHS = ['..', '../x', '../../etc/passwd', '/etc/passwd', '/', '', '.', './cat/0.png', 'cat/../dog/1.png', 'cat\\0.png', 'C:\\x', 'C:cat/0.png', '\\\\server\\share', 'cat/0.png\0', 'cat/\n', 'out.png', 'far/0.png', 'link.png',
+PATHS = ['0.png', '1.png', '..', '../x', '../../etc/passwd', '/etc/passwd', '/', '', '.', './cat/0.png', 'cat/../dog/1.png', 'cat\\0.png', 'C:\\x', 'C:cat/0.png', '\\\\server\\share', 'cat/0.png\0', 'cat/\n', 'out.png', 'far/0.png', 'link.png',
          'cat', 'cat/', '.fastclean/correct.json', 'cat/0.png/', '\udcff', '\ud800', 'CON', 'a'*5000, 'cat/0.PNG', '~/x', 'file:///etc/passwd', '$(touch x)', 'dog/\\xff.png', 'cat/away.png']
 LABELS = ['a/b', '..', '.', '', ' ', '../dog', '/tmp', 'C:', 'C:\\', 'dog\0', 'dog\n', 'nul', 'COM1', '.fastclean', '.hidden', 'Dog', 'DOG', 'train', 'unlabelled', '\ud800', '\udcff', 'x'*300, 'dog.', '~', '=1+1', 'far', 'a\\b',
           '\u202egod', 'cow', 'link.png', 'café', 1, 0.5, True, None, [], {}, ['dog']]
@@ -139,9 +139,16 @@ def new_label_ok(o, allow):
     "An oracle of its own: what a new class may be called at most."
     return o in VOCAB or o == 'far' or (allow and isinstance(o, str) and o.strip() != '' and not set(o) & set('/\\:\0\n') and o not in ('.', '..') and o[0] != '.')
 
+def meant(box, p, old):
+    "The item that a bare name of a file stands for, as the earlier plugin writes them; everything else as it is."
+    if not isinstance(p, str) or '/' in p or p in box['label']: return p
+    same = [k for k, v in box['label'].items() if v == old and k.split('/')[-1] == p.encode('utf-8', 'surrogatepass').decode('utf-8', 'replace')]
+    return same[0] if len(same) == 1 else p
+
 def could_be(box, row, allow):
     "Whether an entry may be applied: written here again, as plainly as can be."
     p, old, new, s = row
+    p = meant(box, p, old)
     return (isinstance(p, str) and (p if p in box['label'] else p.encode('utf-8', 'surrogatepass').decode('utf-8', 'replace')) in box['label'] and isinstance(old, str) and old == box['label'].get(p) and new_label_ok(new, allow)
             and isinstance(s, (int, float)) and not isinstance(s, bool) and 0 <= s <= 1)
 
@@ -156,7 +163,7 @@ def check_copy(box, dst, rows, allow):
         for i, r in enumerate(rows):
             if not could_be(box, r, allow): assert i in said, r
         changed = set(m.changes['item']) if len(m.changes) else set()
-        assert changed <= {r[0] for r in rows if could_be(box, r, allow)}
+        assert changed <= {meant(box, r[0], r[1]) for r in rows if could_be(box, r, allow)}
         assert not any(o.startswith('far') for o in changed) and 'far' not in set(m.changes.new_label if len(m.changes) else ())      # a link to a folder
     now = {p: v for p, v in snapshot(dst).items() if not p.startswith('.fastclean' + os.sep)}
     moved = {r['from']: r['to'] for r in m.changes.to_dict('records')}
@@ -195,7 +202,7 @@ def test_hostile_corrections(box, file, allow, action, link):
 def test_hostile_corrections_through_the_command_line(box, file, allow, dry):
     f, dst = put(box, file, 'g'), box['base']/'out'/'c'
     out, err = io.StringIO(), io.StringIO()
-    option = {'json': '--corrections', 'csv': '--decisions', 'issues': '--issues'}[file[0]]
+    option = {'json': '--issues', 'csv': '--decisions', 'issues': '--issues'}[file[0]]
     with redirect_stdout(out), redirect_stderr(err): code = main(['correct', str(box['src']), str(dst), option, str(f), *['--allow-new-labels']*allow, *['--dry-run']*dry])
     assert code in (0, 2) and 'Traceback' not in out.getvalue() + err.getvalue()
     assert len([o for o in err.getvalue().splitlines() if o.startswith('fastclean: ')]) == (code == 2)
@@ -208,7 +215,7 @@ def test_hostile_corrections_through_the_command_line(box, file, allow, dry):
 @pytest.mark.parametrize('raw', [as_json([('../../outside/secret.txt', 'cat', 'dog', 1), ('cat/0.png', 'cat', '../../outside', 1), ('cat/1.png', 'cat', 'dog', .9)]).encode(), b'['*100_000, b'\xff\xfe\0'])
 def test_as_a_process(box, tmp_path, raw):
     (tmp_path/'c.json').write_bytes(raw)
-    r = subprocess.run([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', 'correct', box['src'], tmp_path/'dst', '--corrections', tmp_path/'c.json'],
+    r = subprocess.run([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', 'correct', box['src'], tmp_path/'dst', '--issues', tmp_path/'c.json'],
                        capture_output=True, text=True, cwd=Path(__file__).resolve().parent.parent)
     assert r.returncode == (0 if raw[:1] == b'{' else 2) and 'Traceback' not in r.stderr
     if r.returncode == 0: assert '1 relabelled' in r.stdout and '2 refused' in r.stdout and 'leads out of the folder' in r.stdout and 'is a path' in r.stdout
