@@ -11,9 +11,10 @@ from fastapi.testclient import TestClient
 from fastclean.cli import main
 from fastclean.data import digits_sample, read_source
 from fastclean.inject import noisy_copy
-from fastclean.labelstudio.backend import Trainer, corrections, make_app, predict, setup, status_page, webhook
+from fastclean.labelstudio.backend import Trainer, corrections, predict, setup, webhook
 from fastclean.labelstudio.client import LabelStudio, LabelStudioError, Projects, Unreachable, read_labelling, write_labelling
 from fastclean.labelstudio.importing import find_project, import_source, make_task, serve_from, source_tasks
+from fastclean.labelstudio.server import make_app, status_page
 from fastclean.labelstudio.state import State
 from fastclean.labelstudio.work import given_label, item_of, run, votes
 from fastclean.noise import SymmetricNoise

@@ -14,6 +14,7 @@ import typer
 
 from ..cli import _DropUnlabelled, _Encoding, _ItemCol, _Kind, _LabelCol, _LabelFrom, _Root, _Src, _TextCol, _check_options, _read, _say, app, main
 from ..core import encode_name, optional_import
+from .how import WAYS, How
 
 # %% ../../nbs/23f_labelstudio_commands.ipynb #00000005
 def connect(
@@ -89,27 +90,32 @@ def _is_loopback(host):
     try: return ipaddress.ip_address(host).is_loopback
     except ValueError: return host == 'localhost'
 
-@labelstudio.command('serve', epilog='Example:  fastclean labelstudio serve --state labelling')
+@labelstudio.command('serve', epilog='Examples:  fastclean labelstudio serve --state labelling   |   fastclean labelstudio serve --method dividemix --epochs 20')
 def serve(
     host:Annotated[str, typer.Option(help='Address to listen at. Others than this machine can reach it only where FASTCLEAN_PASSWORD is set.')]='127.0.0.1', # Address
     port:Annotated[int, typer.Option(help='Port to listen at.')]=9090, # Port
     state:Annotated[Path, typer.Option(help='Folder of what the backend remembers: it goes on from there.')]=Path('fastclean-labelstudio'), # Folder
     every:Annotated[int, typer.Option(help='After how many annotations it trains again.')]=20, # Annotations between trainings
     control:Annotated[Optional[str], typer.Option(help='Name of the <Choices>, where a project has several; default the first.')]=None, # Choices
+    method:Annotated[str, typer.Option(help='How to train: ' + '; '.join(f'{k} ({v})' for k, v in WAYS.items()) + '. All but folds are for images and need 40 labels.')]='folds', # How to train
+    epochs:Annotated[Optional[int], typer.Option(help='Epochs, for recipe, dividemix and instancegm; default by the number of items, 6 to 30, for a pretrained network 5.')]=None, # Epochs
+    arch:Annotated[Optional[str], typer.Option(help='Name of a timm model, or small_net; default EfficientNet-Lite0, for dividemix and instancegm small_net.')]=None, # Network
     labelstudio_host:_Host=None, # Address of Label Studio
     labelstudio_key:_Key=None, # Access token
 ):
     "Serve predictions and corrections to Label Studio, and train as annotations come."
     uvicorn = optional_import('uvicorn', 'labelstudio')
-    from fastclean.labelstudio.backend import Trainer, make_app
+    from fastclean.labelstudio.backend import Trainer
     from fastclean.labelstudio.client import Projects
+    from fastclean.labelstudio.server import make_app
     from fastclean.labelstudio.state import State
     _check_options(every=(every, 1), port=(port, 1))
+    how = How(method, epochs, arch)
     password = os.environ.get('FASTCLEAN_PASSWORD')
     if not password and not _is_loopback(host): raise ValueError(f'--host {host}: others could reach the backend; set FASTCLEAN_PASSWORD (user fastclean), or stay at 127.0.0.1')
     env = {k: v for k, v in dict(LABEL_STUDIO_HOST=labelstudio_host, LABEL_STUDIO_API_KEY=labelstudio_key).items() if v}
     client, remembered = Projects(labelstudio_host, labelstudio_key), State(state)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     logging.getLogger('httpx').setLevel(logging.WARNING)
-    _say(f'Listening at http://{host}:{port} for {client.host}; state in {encode_name(state)}')
-    uvicorn.run(make_app(remembered, every, password, control, Trainer(remembered, control, env)), host=host, port=port, access_log=False, log_level='warning', timeout_graceful_shutdown=10)
+    _say(f'Listening at http://{host}:{port} for {client.host}; state in {encode_name(state)}; method {method}')
+    uvicorn.run(make_app(remembered, every, password, control, Trainer(remembered, control, env, how)), host=host, port=port, access_log=False, log_level='warning', timeout_graceful_shutdown=10)

@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS project (id INTEGER PRIMARY KEY, title TEXT NOT NULL 
     summary TEXT NOT NULL DEFAULT '{}', changed REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS prediction (project INTEGER NOT NULL, task INTEGER NOT NULL, item TEXT NOT NULL, given TEXT, label TEXT NOT NULL, score REAL NOT NULL, issue INTEGER NOT NULL, file TEXT NOT NULL DEFAULT '', PRIMARY KEY (project, task)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS version (project INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, summary TEXT NOT NULL, PRIMARY KEY (project, number));
+CREATE INDEX IF NOT EXISTS wrong ON prediction (project, score DESC) WHERE issue = 1;
 CREATE TABLE IF NOT EXISTS error (id INTEGER PRIMARY KEY, project INTEGER NOT NULL, at REAL NOT NULL, text TEXT NOT NULL);
 """
 
@@ -34,30 +35,35 @@ class State:
     def __init__(self,
         folder, # Where the database and the models are; made if it is not there
     ):
-        self.folder, self._turn = Path(folder), threading.Lock()   # in turn: SQLite itself lets the luckiest go first
+        self.folder, self._turn, self._local, self.unkept = Path(folder), threading.Lock(), threading.local(), []   # in turn: SQLite itself lets the luckiest go first
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(self._connect()) as db:
-                db.execute('PRAGMA journal_mode=WAL')
-                db.executescript(_tables)
-                db.execute('UPDATE project SET changed = changed')   # a folder that can only be read is found out now
+            db = self._connect()
+            db.execute('PRAGMA journal_mode=WAL')
+            db.executescript(_tables)
+            db.execute('UPDATE project SET changed = changed')   # a folder that can only be read is found out now
         except (sqlite3.Error, OSError) as e: raise ValueError(f'--state: nothing can be kept in {encode_name(self.folder)} ({e})') from e
 
     def _connect(self):
-        db = sqlite3.connect(self.folder/'state.db', timeout=20, isolation_level=None)
-        db.row_factory = sqlite3.Row
-        return db
+        "The connection of this thread, which stays open: the last one to be closed would move everything into the main file."
+        if not hasattr(self._local, 'db'):
+            self._local.db = sqlite3.connect(self.folder/'state.db', timeout=20, isolation_level=None)
+            self._local.db.row_factory = sqlite3.Row
+        return self._local.db
 
     @contextlib.contextmanager
     def _open(self):
         "A transaction, which counts only when its block ends well."
-        with self._turn, contextlib.closing(self._connect()) as db:
+        with self._turn:
+            db = self._connect()
             db.execute('BEGIN IMMEDIATE')
-            yield db
-            db.execute('COMMIT')
+            try:
+                yield db
+                db.execute('COMMIT')
+            finally:
+                if db.in_transaction: db.execute('ROLLBACK')
 
-    def _all(self, sql, *args):
-        with contextlib.closing(self._connect()) as db: return [dict(o) for o in db.execute(sql, args)]
+    def _all(self, sql, *args): return [dict(o) for o in self._connect().execute(sql, args)]
 
     def home(self,
         project:int, # Number of a project
@@ -197,14 +203,16 @@ def fail(self:State,
     project:int, # Number of a project; 0 where it is of none
     text:str, # What went wrong and what to do
 ):
-    "Note what went wrong; the last hundred are kept."
-    with self._open() as db:
-        db.execute('INSERT INTO error (project, at, text) VALUES (?, ?, ?)', (project, time.time(), text))
-        db.execute('DELETE FROM error WHERE id <= (SELECT MAX(id) FROM error) - 100')
+    "Note what went wrong; the last hundred are kept, and as long as nothing can be written, the last ten in memory."
+    try:
+        with self._open() as db:
+            db.execute('INSERT INTO error (project, at, text) VALUES (?, ?, ?)', (project, time.time(), text))
+            db.execute('DELETE FROM error WHERE id <= (SELECT MAX(id) FROM error) - 100')
+    except sqlite3.OperationalError: self.unkept = [dict(id=0, project=project, at=time.time(), text=text), *(o for o in self.unkept if o['text'] != text)][:10]
 
 @patch
 def errors(self:State,
     n:int=10, # How many at most
-)->list: # Dicts of project, at, text; the newest first
+)->list: # Dicts of id, project, at, text; the newest first
     "What went wrong lately."
-    return self._all('SELECT project, at, text FROM error ORDER BY id DESC LIMIT ?', n)
+    return sorted(self.unkept + self._all('SELECT id, project, at, text FROM error ORDER BY id DESC LIMIT ?', n), key=lambda o: -o['at'])[:n]
