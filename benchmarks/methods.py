@@ -183,23 +183,25 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS):
     return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float((given != items[1])[:n].mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), best_epoch=int(np.argmax(watch.acc)) + 1,
                 seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how), history=' '.join(f'{o:.4f}' for o in watch.acc))
 
-def make(a):
-    from fastclean.methods import METHODS
+def make_rows(a, keys, run, said=('last', 'best', 'seconds')):
+    "Rows of a CSV that are not there yet, by a function of set, noise, seed and method: each is written as it comes."
     a.work.mkdir(parents=True, exist_ok=True)
     rows, end = pd.read_csv(a.out).to_dict('records') if a.out.exists() else [], time.time() + 3600*a.hours
     there = {tuple(r[k] for k in KEYS) for r in rows}
-    methods = a.methods or ['plain', 'tuned', *[o for o, m in METHODS.items() if o != 'plain' and m.course != 'two']]   # two networks: semisup.py
-    todo = [k for s in a.seeds for o in a.noises for d in a.sets for m in methods for k in [(d, o, s, m)] if (d == 'cifar10' or o != 'human') and k not in there]
-    if not todo: return table(a)
+    todo = [k for k in keys if (k[0] == 'cifar10' or k[1] != 'human') and k not in there]
+    if not todo: return
     print(f'{len(todo)} trainings to make, {len(there)} are there', flush=True)
-    def late(*key):
-        return run(*key, a.work, a.n, a.epochs) if time.time() < end else None
+    def late(*key): return run(*key) if time.time() < end else None
     for row in Parallel(a.jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')(delayed(late)(*k) for k in todo):
         if row is None: continue
         rows.append(row)
-        d = pd.DataFrame(rows).sort_values(KEYS)
-        tmp = a.out.with_suffix('.tmp'); d.to_csv(tmp, index=False); tmp.replace(a.out)
-        print({k: row[k] for k in (*KEYS, 'last', 'best', 'seconds')}, flush=True)
+        tmp = a.out.with_suffix('.tmp'); pd.DataFrame(rows).sort_values(KEYS).to_csv(tmp, index=False); tmp.replace(a.out)
+        print({k: row[k] for k in (*KEYS, *said)}, flush=True)
+
+def make(a):
+    from fastclean.methods import METHODS
+    methods = a.methods or ['plain', 'tuned', *[o for o, m in METHODS.items() if o != 'plain' and m.course != 'two']]   # two networks: semisup.py
+    make_rows(a, [(d, o, s, m) for s in a.seeds for o in a.noises for d in a.sets for m in methods], partial(run, work=a.work, n=a.n, epochs=a.epochs))
     table(a)
 
 def table(a):

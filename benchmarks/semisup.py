@@ -17,7 +17,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 import methods as base
 from methods import EPOCHS, KEYS, LR, N, N_TEST, N_TUNE, SIZES
@@ -78,17 +77,8 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS, settings={}):
                 seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how | settings), history=' '.join(f'{o:.4f}' for o in watch.acc))
 
 def make(a):
-    a.work.mkdir(parents=True, exist_ok=True)
-    rows, end = pd.read_csv(a.out).to_dict('records') if a.out.exists() else [], time.time() + 3600*a.hours
-    there = {tuple(r[k] for k in KEYS) for r in rows}
-    todo = [k for s in a.seeds for m in a.methods for d in a.sets for o in a.noises for k in [(d, o, s, m)] if (d == 'cifar10' or o != 'human') and k not in there]
-    print(f'{len(todo)} trainings to make, {len(there)} are there', flush=True)
-    def late(*key): return run(*key, a.work, a.n, a.epochs, a.settings) if time.time() < end else None
-    for row in Parallel(a.jobs, return_as='generator_unordered', pre_dispatch='2*n_jobs')(delayed(late)(*k) for k in todo):
-        if row is None: continue
-        rows.append(row)
-        tmp = a.out.with_suffix('.tmp'); pd.DataFrame(rows).sort_values(KEYS).to_csv(tmp, index=False); tmp.replace(a.out)
-        print({k: row[k] for k in (*KEYS, 'last', 'best', 'auc', 'seconds')}, flush=True)
+    keys = [(d, o, s, m) for s in a.seeds for m in a.methods for d in a.sets for o in a.noises]
+    base.make_rows(a, keys, partial(run, work=a.work, n=a.n, epochs=a.epochs, settings=a.settings), ('last', 'best', 'auc', 'seconds'))
     table(a)
 
 def table(a):
