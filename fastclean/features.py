@@ -55,10 +55,10 @@ def _lite0():
 def _timm(arch, weights):
     try: model = timm.create_model(arch, pretrained=weights is None)
     except RuntimeError as e: raise ValueError(f'arch: timm knows no model {arch!r}' if 'Unknown model' in str(e) else f'arch: {arch!r} cannot be made: {e}') from e
-    except OSError as e: raise ValueError(f'the weights of {arch!r} cannot be downloaded here: give a checkpoint file as weights, or use the default backbone') from e
+    except OSError as e: raise ValueError(f'the weights of {arch!r} cannot be downloaded here: give a checkpoint file as weights, or use {BACKBONE!r}') from e
     except Exception as e:   # the hub's own errors, of a library that is not imported here
         if weights is not None: raise
-        raise ValueError(f'the weights of {arch!r} cannot be downloaded here ({type(e).__name__}): give a checkpoint file as weights, or use the default backbone') from e
+        raise ValueError(f'the weights of {arch!r} cannot be downloaded here ({type(e).__name__}): give a checkpoint file as weights, or use {BACKBONE!r}') from e
     if weights is not None:
         own, sd = model.state_dict(), _read_weights(weights)
         sd = {k.removeprefix('module.'): v for k, v in sd.items()}
