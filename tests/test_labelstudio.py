@@ -1,6 +1,6 @@
 """Label Studio: the client against servers that misbehave, the backend by itself, and both against a real Label Studio.
 `make test-labelstudio` installs and starts one; the tests that need it run where LABEL_STUDIO_HOST names it."""
-import http.server, json, os, secrets, shutil, signal, subprocess, sys, threading, time
+import contextlib, http.server, json, os, re, secrets, shutil, signal, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
 
 import httpx
@@ -11,12 +11,13 @@ from fastapi.testclient import TestClient
 from fastclean.cli import main
 from fastclean.data import digits_sample, read_source
 from fastclean.inject import noisy_copy
+from fastclean.labelstudio import backend as backend_module
 from fastclean.labelstudio.backend import Trainer, corrections, predict, setup, webhook
 from fastclean.labelstudio.client import LabelStudio, LabelStudioError, Projects, Unreachable, read_labelling, write_labelling
 from fastclean.labelstudio.importing import find_project, import_source, make_task, serve_from, source_tasks
 from fastclean.labelstudio.server import make_app, status_page
 from fastclean.labelstudio.state import State
-from fastclean.labelstudio.work import given_label, item_of, run, votes
+from fastclean.labelstudio.work import given_label, item_of, read_project, run, send_predictions, votes
 from fastclean.noise import SymmetricNoise
 from browser import CHROMIUM, Browser
 from label_studio import free_port
@@ -67,6 +68,7 @@ class Misbehaves(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append((self.path, self.headers.get('Authorization')))
         if self.headers.get('Content-Length'): self.rfile.read(int(self.headers['Content-Length']))
+        time.sleep(self.server.slow)
         status, body, headers = self.server.answers[min(len(self.server.asked), len(self.server.answers)) - 1]
         self.send_response(status)
         for k, v in headers.items(): self.send_header(k, v)
@@ -79,7 +81,7 @@ class Misbehaves(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Misbehaves)
-    s.asked, s.url = [], f'http://127.0.0.1:{s.server_port}'
+    s.asked, s.slow, s.url = [], 0, f'http://127.0.0.1:{s.server_port}'
     threading.Thread(target=s.serve_forever, daemon=True).start()
     yield s
     s.shutdown(); s.server_close()
@@ -152,10 +154,9 @@ def test_what_is_asked_during_a_training_leads_to_one_more(state):
 def test_requests_that_wait(state):
     state.request(1, after=60); assert state.begin() is None
 
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_a_folder_that_can_only_be_read(state):
     state.folder.chmod(0o500)
-    with pytest.raises(ValueError, match='nothing can be kept'): State(state.folder/'deeper')
+    with pytest.raises(ValueError, match='nothing can be kept'): State('/proc/deeper' if os.geteuid() == 0 else state.folder/'deeper')   # root may write everywhere else
 
 @pytest.mark.parametrize('status', [429, 500, 503])
 def test_when_label_studio_is_away_it_is_told_apart(server, state, status):
@@ -164,15 +165,50 @@ def test_when_label_studio_is_away_it_is_told_apart(server, state, status):
     state.end(1, 'waits for Label Studio', again=True, after=60)
     assert state.begin() is None and state.projects()[0]['requested'] > state.projects()[0]['started']
 
+def test_a_label_studio_that_is_slow(server, state):
+    server.slow = 3
+    c = client(server, (200, b'{}'))
+    state.request(1)
+    with pytest.raises(Unreachable, match='ReadTimeout'): run(state, state.begin(), c)
+
+def test_predictions_of_tasks_that_were_deleted_are_left_out(server):
+    left = json.dumps(dict(tasks=[dict(id=1), dict(id=3)], total=2)).encode()
+    c, body = client(server, (400, b'{"detail": "invalid task"}'), (200, left), (201, b'{}'), (200, b'{}')), []
+    send_predictions(c, 1, ASKED, [(i, '', None, 'cat', .5, False, '') for i in (1, 2, 3)], 'v1')
+    assert [path.split('?')[0] for path, _ in server.asked] == ['/api/projects/1/import/predictions', '/api/tasks', '/api/projects/1/import/predictions', '/api/projects/1']
+    with pytest.raises(LabelStudioError, match='invalid task'):   # all are there: something else is wrong
+        server.asked.clear(); send_predictions(client(server, (400, b'{"detail": "invalid task"}'), (200, left)), 1, ASKED, [(1, '', None, 'cat', .5, False, '')], 'v1')
+
+def worker_ends(state, monkeypatch, status):
+    "What the trainer makes of a worker that ends with a status."
+    monkeypatch.setattr(backend_module, '_start', f'import os; os.kill(os.getpid(), {-status})' if status < 0 else f'import sys; sys.exit({status})')
+    state.request(1)
+    t = Trainer(state); t.start()
+    try: until(lambda: state.errors(), 20, .1); time.sleep(1)
+    finally: t.stop()
+    return state.projects()[0], state.errors()[0]['text']
+
+@pytest.mark.parametrize('status, message', [(1, 'ended with status 1.*worker.log'), (-9, 'signal 9.*memory.*Start Training')])
+def test_a_worker_that_dies(state, monkeypatch, caplog, status, message):
+    p, text = worker_ends(state, monkeypatch, status)
+    assert re.search(message, text) and re.search(message, caplog.text) and p['stage'].startswith('failed') and not p['running'] and p['requested'] == p['started']
+
+def test_a_worker_that_cannot_write_is_started_again(state, monkeypatch):
+    p, text = worker_ends(state, monkeypatch, 5)
+    assert 'Is there room in the state folder?' in text and p['running']   # the note itself may not fit: it is written later
+    t = Trainer(state); t.start()
+    try: until(lambda: state.projects()[0]['started'] == state.projects()[0]['requested'], 20, .1)
+    finally: t.stop()
+
 def test_a_training_that_cannot_be_started_is_not_lost(state, monkeypatch):
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(subprocess, 'Popen', full)
     state.request(1)
     t = Trainer(state); t.start()
-    try: until(lambda: 'could not be started' in state.projects()[0]['stage'], 10)
+    try: until(lambda: 'could not be started' in state.projects()[0]['stage'], 20)
     finally: t.stop()
     p, = state.projects()
-    assert p['requested'] > p['started'] and not p['running'] and p['due'] > time.time()
+    assert 'No space left' in state.errors()[0]['text'] and p['requested'] > p['started'] and not p['running'] and p['due'] > time.time()
 
 # ---- the backend
 @pytest.fixture
@@ -240,11 +276,36 @@ def test_the_page_shows_what_goes_wrong_and_runs_nothing(app, state):
     assert '<script>' not in page and '<b>' not in page and 'cat → dog (99%)' in page
 
 def test_a_full_disk_is_no_acceptance(app, state, monkeypatch):
-    import sqlite3
     def full(*args): raise sqlite3.OperationalError('database or disk is full')
     monkeypatch.setattr(State, 'annotated', full)
     assert app.post('/webhook', json=dict(action='ANNOTATION_CREATED', project=4)).status_code == 503
     assert app.get('/health').status_code == 200
+
+def test_a_state_folder_that_is_full(state):
+    "No more pages are given, which SQLite reports as it does a full disk."
+    with TestClient(make_app(state, every=3)) as http:
+        http.post('/webhook', json=dict(action='ANNOTATION_CREATED', project=4))
+        State._connect, connect = (lambda self: connect(self).execute(f"PRAGMA max_page_count = {connect(self).execute('PRAGMA page_count').fetchone()[0]}").connection), State._connect
+        try:
+            state.know(4, config='x'*100)
+            with pytest.raises(sqlite3.OperationalError, match='full'): state.publish(4, [(i, 'x'*1000, 'cat', 'dog', .9, True) for i in range(100)], {})
+            assert http.post('/setup', json=dict(project=4, schema='x'*100_000)).status_code == 503
+            assert http.get('/health').status_code == 200 and 'room in the state folder' in http.get('/').text
+        finally:
+            State._connect = connect
+            del state._local.db
+        assert http.get('/').status_code == 200 and state.predictions(4, [1]) == {} and state.projects()[0]['annotations'] == 1
+
+def test_thousands_of_labels(state):
+    labels = [f'class {i}' for i in range(5000)]
+    config = write_labelling(labels)
+    with TestClient(make_app(state)) as http:
+        assert http.post('/setup', json=dict(project='4.1', schema=config)).status_code == 200
+        state.publish(4, [(i, f'{i}.jpg', labels[i], labels[-i], .9, True) for i in range(1, 2501)], dict(issues=2500, labelled=2500))
+        start = time.time()
+        got = http.post('/predict', json=dict(project='4.1', tasks=[dict(id=i) for i in range(1, 2501)], label_config=config)).json()['results']
+        assert time.time() - start < 3 and [o['result'][0]['value']['choices'] for o in got[:2]] == [['class 4999'], ['class 4998']]
+        assert http.get('/').text.count('<figure>') == 12
 
 def test_corrections_are_what_correct_reads(tmp_path, app):
     for c, names in dict(cat=['1.jpg', '2.jpg'], dog=['1.jpg', '3.jpg']).items():
@@ -254,7 +315,8 @@ def test_corrections_are_what_correct_reads(tmp_path, app):
     assert main(['correct', str(tmp_path/'pets'), str(tmp_path/'right'), '--corrections', str(tmp_path/'c.json'), '--threshold', '.95']) == 0
     assert len(list((tmp_path/'right'/'dog').iterdir())) == 3 and len(list((tmp_path/'right'/'cat').iterdir())) == 1
 
-@pytest.mark.parametrize('args, message', [(['serve', '--host', '0.0.0.0'], 'FASTCLEAN_PASSWORD'), (['serve', '--every', '0'], '--every must be 1'), (['import', 'nowhere', '--title', 'abc'], 'is not there')])
+@pytest.mark.parametrize('args, message', [(['serve', '--host', '0.0.0.0'], 'FASTCLEAN_PASSWORD'), (['serve', '--every', '0'], '--every must be 1'), (['serve', '--method', 'magic'], '--method must be one of folds'),
+    (['serve', '--epochs', '3'], '--epochs is for --method recipe'), (['serve', '--method', 'dividemix', '--epochs', '0'], '--epochs must be 1'), (['serve', '--arch', 'small_net'], 'needs a pretrained network'), (['import', 'nowhere', '--title', 'abc'], 'is not there')])
 def test_wrong_usage(args, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path); monkeypatch.delenv('FASTCLEAN_PASSWORD', raising=False); monkeypatch.setenv('LABEL_STUDIO_API_KEY', KEY)
     assert main(['labelstudio', *args]) == 2
