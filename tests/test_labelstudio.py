@@ -1,6 +1,6 @@
 """Label Studio: the client against servers that misbehave, the backend by itself, and both against a real Label Studio.
 `make test-labelstudio` installs and starts one; the tests that need it run where LABEL_STUDIO_HOST names it."""
-import contextlib, http.server, json, os, re, secrets, shutil, signal, sqlite3, subprocess, sys, threading, time
+import contextlib, html, http.server, json, os, re, secrets, shutil, signal, sqlite3, subprocess, sys, threading, time
 from pathlib import Path
 
 import httpx
@@ -330,15 +330,15 @@ PETS = Path.home()/'.fastai/data/cats_dogs/training_set'
 
 class Backend:
     "`fastclean labelstudio serve` in a process of its own."
-    def __init__(self, folder, every=20, password=None):
-        self.folder, self.port, self.every = folder, free_port(), every
+    def __init__(self, folder, *args, every=20, password=None, **env):
+        self.folder, self.port, self.args = folder, free_port(), ['--every', str(every), *args]
         self.url, self.auth = f'http://127.0.0.1:{self.port}', ('fastclean', password) if password else None
-        self.env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **({'FASTCLEAN_PASSWORD': password} if password else {}))
+        self.env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **({'FASTCLEAN_PASSWORD': password} if password else {}), **env)
         self.start()
     def start(self):
         with open(f'{self.folder}.log', 'ab') as out:
             self.proc = subprocess.Popen([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', 'labelstudio', 'serve', '--state', str(self.folder),
-                                          '--port', str(self.port), '--every', str(self.every)], env=self.env, stdout=out, stderr=out)
+                                          '--port', str(self.port), *self.args], env=self.env, stdout=out, stderr=out)
         until(lambda: self.get('/health').status_code == 200, 60)
     def get(self, path):
         try: return httpx.get(self.url + path, auth=self.auth, timeout=10)
@@ -517,3 +517,119 @@ def test_killed_in_the_middle_it_goes_on(served, backend):
         b.start()
     until(lambda: b.project(id).get('stage', '').startswith('fastclean-1'), 400)
     assert State(b.folder).versions(id) == ['fastclean-1'] and b.get('/corrections.json').status_code == 200
+
+@pytest.mark.parametrize('answer, slow, message', [((401, b'{}'), 0, 'refuses the key .*set LABEL_STUDIO_API_KEY'), ((200, b'<html>'), 0, 'is this the address of Label Studio'), ((500, b'oops'), 0, 'status 500.* It is tried again'),
+    ((200, b'{"id": 1, "title": "x", "label_config": "<View/>"}'), 0, 'no .*Choices.*classification')])
+def test_a_backend_beside_a_label_studio_that_misbehaves(server, backend, answer, slow, message):
+    client(server, answer)
+    b = backend(LABEL_STUDIO_HOST=server.url, LABEL_STUDIO_API_KEY=KEY)
+    assert httpx.post(b.url + '/webhook', json=dict(action='START_TRAINING', project=dict(id=1))).status_code == 200
+    until(lambda: State(b.folder).errors() and not b.project(1)['running'], 120)
+    until(lambda: re.search(message, b.log), 20)
+    page = b.get('/').text
+    assert re.search(message, html.unescape(page)) and b.get('/health').status_code == 200
+    assert KEY not in page + b.log and not any(KEY.encode() in f.read_bytes() for f in b.folder.rglob('*') if f.is_file())
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of two megabytes."
+    d = tmp_path/'disk'
+    d.mkdir()
+    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', d]).returncode: pytest.skip('only root can mount a small disk')
+    yield d
+    subprocess.run(['umount', '-l', d])
+
+def test_a_disk_that_is_full(small_disk, server):
+    client(server, (401, b'{}'))
+    b = Backend(small_disk/'state', every=2, LABEL_STUDIO_HOST=server.url, LABEL_STUDIO_API_KEY=KEY)
+    say = lambda: httpx.post(b.url + '/webhook', json=dict(action='ANNOTATION_CREATED', project=dict(id=1)), timeout=30).status_code
+    try:
+        assert say() == 200
+        with (small_disk/'ballast').open('wb', buffering=0) as f, contextlib.suppress(OSError):
+            while f.write(b'x'*4096): pass
+        accepted = 1
+        while (status := say()) == 200: accepted += 1        # what fits into the pages that are there
+        assert status == 503 and b.get('/health').status_code == 200
+        assert 'Is there room in the state folder?' in b.get('/').text and re.search('/webhook.*full|could not be', b.log)
+        (small_disk/'ballast').unlink()
+        def counted(): p = b.project(1); return 2*p['requested'] + p['annotations']
+        assert counted() == accepted
+        for _ in range(2): assert say() == 200
+        assert counted() == accepted + 2
+        until(lambda: 'refuses the key' in b.get('/').text, 120)     # and the training that was asked for comes
+    finally: b.stop()
+
+# ---- more against a real Label Studio
+def connected(c, b, name, config, tasks):
+    "A project with tasks that is connected to a backend."
+    from fastclean.labelstudio.commands import connect
+    p = c.json('POST', '/api/projects', json=dict(title=title(name), label_config=config))
+    c.json('POST', f"/api/projects/{p['id']}/import", json=tasks)
+    connect(c, p['id'], b.url)
+    return p['id']
+
+MOODS = dict(good='what a lovely day', bad='this is an awful mess')
+def said(asked, n, key='text'): return [dict(data={key: f'{MOODS[m]}, number {i}'}, annotations=[dict(result=asked.result(m), ground_truth=False)] if i < n - 4 else []) for i, m in enumerate(['good', 'bad']*(n//2))]
+
+@real
+def test_configurations_of_all_kinds(backend):
+    config = '''<View><Text name="t" value="$words"/><Choices name="topic" toName="t" choice="multiple"><Choice value="x"/><Choice value="y"/></Choices>
+        <Choices name="size" toName="t"><Choice value="big"/><Choice value="small"/></Choices><Choices name="mood" toName="t"><Choice value="good"/><Choice value="bad"/></Choices></View>'''
+    b, c, asked = backend('--control', 'mood'), Projects(), read_labelling(config, 'mood')
+    with_three = connected(c, b, 'Three', config, said(asked, 30, 'words'))
+    without = connected(c, b, 'None', '<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"><Label value="cat"/></RectangleLabels></View>', [dict(data=dict(image='/x.png'))])
+    other = connected(c, b, 'Other', write_labelling(list(MOODS), 'text'), said(read_labelling(write_labelling(list(MOODS), 'text')), 30))
+    until(lambda: b.project(with_three).get('version') and all(b.project(o).get('stage', '').startswith('failed') for o in (without, other)), 200)
+    got = [t['predictions'][0]['result'][0] for t in c.tasks(with_three)]
+    assert {o['from_name'] for o in got} == {'mood'} and {o['value']['choices'][0] for o in got} == {'good', 'bad'}
+    page = html.unescape(b.get('/').text)
+    assert "there are no choices named 'mood' for an image or a text; there are: none" in page and "there are: 'label'" in page
+
+@real
+def test_two_projects_at_once(backend):
+    b, c, config = backend(), Projects(), write_labelling(list(MOODS), 'text')
+    ids = [connected(c, b, name, config, said(read_labelling(config), n)) for name, n in (('One', 40), ('Two', 60))]
+    running = []
+    def done():
+        running.append(sum(o['running'] for o in State(b.folder).projects()))
+        return all(b.project(i).get('stage', '').startswith('fastclean-1') for i in ids)
+    until(done, 200, .2)
+    assert max(running) == 1
+    assert [len(b.get(f'/corrections.json?project={i}').json()) for i in ids] == [4, 4] and b.get('/corrections.json').status_code == 400
+    for i, n in zip(ids, (40, 60)): assert len([p for t in c.tasks(i) for p in t['predictions']]) == n
+
+@real
+def test_images_that_cannot_be_read_and_tasks_that_go(served, backend, tmp_path):
+    src, c = two_classes(served/'pets', 30), Projects()
+    files = sorted(src.rglob('*.*'))
+    files[3].write_bytes(b''); files[40].write_bytes(b'no image')
+    b, name = backend(), title('Broken')
+    assert main(['labelstudio', 'import', str(src), '--title', name]) == 0
+    files[50].unlink()
+    p = project_of(name)
+    from fastclean.labelstudio.commands import connect
+    connect(c, p['id'], b.url)
+    until(lambda: b.project(p['id']).get('version'), 200)
+    page, tasks = html.unescape(b.get('/').text), {t['data']['item']: t for t in c.tasks(p['id'])}
+    for what in ('1 tasks are left out; the first is', '2 images cannot be read and are left out; the first is'): assert what in page and what in b.log
+    assert [len(t['predictions']) for f, t in tasks.items() if f not in {files[i].relative_to(src).as_posix() for i in (3, 40, 50)}] == [1]*57
+    some = [t['id'] for t in tasks.values()][:5]
+    for i in some: c.request('DELETE', f'/api/tasks/{i}')
+    send_predictions(c, p['id'], read_labelling(p['label_config']), [(t['id'], '', None, 'cats' if PETS.is_dir() else '3', .5, False, '') for t in tasks.values()], 'later')
+    assert sum(q['model_version'] == 'later' for t in c.tasks(p['id']) for q in t['predictions']) == 55
+
+@real
+def test_two_networks_go_on_after_a_kill(served, backend):
+    src = two_classes(served/'pets', 40)
+    b, name = backend('--method', 'dividemix', '--epochs', '8'), title('Two networks')
+    assert main(['labelstudio', 'import', str(src), '--title', name, '--backend', b.url]) == 0
+    id, seen = project_of(name)['id'], []
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        until(lambda: 'epoch' in b.project(id).get('stage', '') and int(b.project(id)['stage'].split()[-3]) > max(seen, default=1), 200, .1)
+        seen.append(int(b.project(id)['stage'].split()[-3]))
+        b.stop(sig)
+        b.start()
+        stage = until(lambda: 'epoch' in b.project(id)['stage'] and b.project(id)['stage'], 200, .05)
+    until(lambda: b.project(id).get('stage', '').startswith('fastclean-1'), 200)
+    assert len([t for t in Projects().tasks(id) if len(t['predictions']) == 1]) == 80
+    assert 'fastclean-1 by dividemix' in b.get('/').text and not (State(b.folder).home(id)/'unfinished').exists()
