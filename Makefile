@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser test-labelstudio export readme clean
+.PHONY: help demo test check pytest nbtest test-browser test-labelstudio docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -18,7 +18,7 @@ $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'fastclean needs Python 3.11 or newer: make PYTHON=python3.12 ...' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV): some minutes and 6 GB the first time.'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
 	@touch $@
 
 demo: $(READY)    ## Find flipped labels in scikit-learn's digits
@@ -49,6 +49,9 @@ $(VENV)/labelstudio/bin/label-studio:
 test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label Studio, which is installed and started; in a browser, too
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python tests/label_studio.py '$(LABELSTUDIO)' python -m pytest tests/test_labelstudio.py -rs -s
+
+docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
+	$(TESTENV) python tools/docs.py --build
 
 export: $(READY)    ## Write the modules from the notebooks
 	$(TESTENV) nbdev-export

@@ -189,10 +189,10 @@ def test_make(tmp_path):
     for n in ('settings.ini', 'setup.py', 'pyproject.toml'): shutil.copy(ROOT/n, tmp_path)
     env = {k: v for k, v in os.environ.items() if not k.startswith('MAKE')}       # this may run inside `make test` itself
     plan = lambda target: subprocess.run(['make', '-n', target], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
-    steps = ['-m venv .venv', "-e '.[dev]'", 'tools/check_export.py', 'tools/readme.py --check', '-m pytest', 'nbdev-test']
+    steps = ['-m venv .venv', "-e '.[dev,docs]'", 'tools/check_export.py', 'tools/readme.py --check', '-m pytest', 'nbdev-test']
     at = [plan('test').index(s) for s in steps]
     assert at == sorted(at)
-    assert plan('demo').index("-e '.[dev]'") < plan('demo').index('fastclean demo')
+    assert plan('demo').index("-e '.[dev,docs]'") < plan('demo').index('fastclean demo')
     (tmp_path/'.venv').mkdir(); (tmp_path/'.venv/.installed').touch()
     assert 'pip install' not in plan('demo')                # installed once
     os.utime(tmp_path/'settings.ini', (now := (tmp_path/'.venv/.installed').stat().st_mtime + 10, now))

@@ -1,0 +1,63 @@
+"The pages of the documentation: what is shown of a notebook, what is said of a name, and which words become references."
+import sys
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT/'tools'))
+docs = pytest.importorskip('docs') if (ROOT/'tools/docs.py').exists() else pytest.skip('no tools', allow_module_level=True)
+
+def book(*cells): return new_notebook(cells=[new_markdown_cell(c[2:]) if c.startswith('m ') else new_code_cell(c, outputs=[new_output('stream', text='seen')]) for c in cells])
+CORE = book('m # core\n\n> What it is about', '#| default_exp core', '#| hide\nsecret = 1', "#| export\ndef to_jsonable(o): pass\ndef _private(o): pass", 'm See `to_jsonable`, `nobody` and [noise](noise.html).\n\n```python\n`to_jsonable`\n```', 'shown()')
+NOISE = book('m # noise', '#| default_exp noise', '#| export\n@patch\ndef to_jsonable(self:MarginNoise): pass\nclass MarginNoise:\n    def rate(self): pass\n    def _hidden(self): pass')
+GUIDE = book('m # A guide\n\n`to_jsonable`')
+BOOKS = {Path('00_core.ipynb'): CORE, Path('03_noise.ipynb'): NOISE, Path('20_guide.ipynb'): GUIDE, Path('index.ipynb'): new_notebook(cells=[new_raw_cell('---'), new_markdown_cell('# It')])}
+NAMES = docs.Names(BOOKS)
+
+def text(name): return '\n'.join(c.source for c in docs.page(BOOKS[Path(name)], NAMES, NAMES.pages[name]).cells)
+
+def test_what_a_cell_defines():
+    assert list(docs.defined(NOISE.cells[2].source)) == ['MarginNoise.to_jsonable', 'MarginNoise']
+    assert docs.methods_of(NOISE.cells[2].source, 'MarginNoise') == ['rate']
+    assert docs.methods_of('class A:\n    @property\n    def b(self): pass\n    @b.setter\n    def b(self, v): pass', 'A') == ['b']
+
+def test_pages_and_rooms():
+    assert NAMES.pages == {'00_core.ipynb': 'api/core', '03_noise.ipynb': 'api/noise', '20_guide.ipynb': 'guides/20_guide', 'index.ipynb': 'index'}
+    assert NAMES.rooms['Guides'] == ['guides/20_guide'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
+    assert 'api/noise' in text('index.ipynb') and '---' not in text('index.ipynb')
+
+def test_what_is_shown_of_a_notebook():
+    said = text('00_core.ipynb')
+    for o in ('# core\n\nWhat it is about', '(core.to_jsonable)=\n\n## `to_jsonable`', 'Source', 'shown()'): assert o in said
+    for o in ('secret', 'default_exp', '#|', '## `_private`'): assert o not in said
+    assert docs.page(CORE, NAMES, 'api/core').cells[-1].outputs[0].text == 'seen'
+
+def test_references():
+    said = text('00_core.ipynb')
+    assert '[`to_jsonable`](#core.to_jsonable)' in said and '`nobody`,' not in said and '`nobody` and' in said
+    assert '[noise](../api/noise.ipynb)' in said and '```python\n`to_jsonable`\n```' in said
+    assert '[`to_jsonable`](#core.to_jsonable)' in text('20_guide.ipynb')
+    both = docs.Names(BOOKS | {Path('05_features.ipynb'): book('#| default_exp features', '#| export\ndef to_jsonable(o): pass')})
+    assert docs.prose('`to_jsonable`', both, 'guides/x', None) == '`to_jsonable`'   # which of the two is not clear
+    assert docs.prose('`to_jsonable`', both, 'api/core', 'core') == '[`to_jsonable`](#core.to_jsonable)'
+
+def test_what_is_said_of_a_name():
+    def function(n:int, # A number | of things, as `to_jsonable` takes it
+                 path='a', # No type is said
+    )->str: # What comes back
+        "What it does."
+    said = docs.parameters(function, lambda o: o.upper())
+    assert said.splitlines()[2:] == ['| `n` | `int` |  | A NUMBER \\| OF THINGS, AS `TO_JSONABLE` TAKES IT |', "| `path` |  | `'a'` | NO TYPE IS SAID |", '| *Returns* | `str` |  | WHAT COMES BACK |']
+    assert docs.signature('f', function) == "f(n, path='a')"
+    assert docs.signature('f', lambda **kwargs: 0) == 'f(**kwargs)'
+    assert docs.parameters(lambda: 0, str) == ''
+
+def test_all_names_are_explained():
+    import nbformat
+    books = {f: nbformat.read(f, 4) for f in sorted((ROOT/'nbs').glob('*.ipynb'))}
+    at = docs.Names(books).at
+    assert {'find_label_issues', 'KFoldLearner', 'DivideMix', 'MarginNoise', 'Source'} <= at.keys()
+    said = docs.entry('issues', 'find_label_issues', 2, '', str)
+    assert said.startswith('(issues.find_label_issues)=\n\n## `find_label_issues`') and '| *Returns* |' in said
