@@ -62,6 +62,7 @@ async def load(url, clients, seconds, server, state, project, tasks):
     async def watch():
         while time.monotonic() < end:
             await asyncio.sleep(5)
+            if server.poll() is not None: sys.exit(f'the server has ended with status {server.returncode}')
             used.append(memory(server.pid)); busy.append(state.projects()[0]['running'])
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=clients)) as http:
         await asyncio.gather(watch(), *[annotator(i, http, project, tasks, end, times, wrong) for i in range(clients)])

@@ -524,7 +524,7 @@ def test_a_backend_beside_a_label_studio_that_misbehaves(server, backend, answer
     client(server, answer)
     b = backend(LABEL_STUDIO_HOST=server.url, LABEL_STUDIO_API_KEY=KEY)
     assert httpx.post(b.url + '/webhook', json=dict(action='START_TRAINING', project=dict(id=1))).status_code == 200
-    until(lambda: State(b.folder).errors() and not b.project(1)['running'], 120)
+    until(lambda: State(b.folder).errors() and not b.project(1)['running'], 300)
     until(lambda: re.search(message, b.log), 20)
     page = b.get('/').text
     assert re.search(message, html.unescape(page)) and b.get('/health').status_code == 200

@@ -220,7 +220,7 @@ def main(
         while os.read(0, 1): pass   # not through `sys.stdin`, whose lock would be held at the end
         os._exit(1)
     threading.Thread(target=_follow, daemon=True).start()
-    if hasattr(os, 'nice'): os.nice(10)
+    if hasattr(os, 'nice'): os.nice(5)
     state, project, settings = State(folder), int(project), json.loads(settings)
     from fastprogress import fastprogress
     fastprogress.NO_BAR, fastprogress.print = True, lambda *args, **kwargs: None
