@@ -61,3 +61,27 @@ def test_all_names_are_explained():
     assert {'find_label_issues', 'KFoldLearner', 'DivideMix', 'MarginNoise', 'Source'} <= at.keys()
     said = docs.entry('issues', 'find_label_issues', 2, '', str)
     assert said.startswith('(issues.find_label_issues)=\n\n## `find_label_issues`') and '| *Returns* |' in said
+
+# what the pages tell a reader to type
+
+PAGES = sorted((ROOT/'docs').rglob('*.md')) + [ROOT/'README.md']
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda o: o.name)
+def test_commands_and_code_that_a_reader_copies(page):
+    import ast, builtins, re, shlex
+    import fastclean.all as everything
+    from typer.main import get_command
+    from fastclean import actions, auditing, cli, noising, training   # noqa: F401: their commands
+    from fastclean.labelstudio import commands                         # noqa: F401
+    said = page.read_text(encoding='utf-8')
+    for line in re.findall(r'(?m)^fastclean .*', '\n'.join(re.findall(r'(?ms)^```sh\n(.*?)^```', said))):
+        words, command = shlex.split(line, comments=True)[1:], get_command(cli.app)
+        while hasattr(command, 'commands'): command = command.commands[words.pop(0)]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        assert {o for o in words if o.startswith('--')} <= known, line
+    free = {'dls', 'learner_fn', 'preds', 'issues', 'interp', 'folds', 'votes', 'model', 'arch', 'kf', 'learn', 'path', 'item'}
+    for code in re.findall(r'(?ms)^```python\n(.*?)^```', said):
+        tree = ast.parse(code)
+        new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - new - free
+        assert {o for o in used if not hasattr(everything, o) and not hasattr(builtins, o)} == set(), code

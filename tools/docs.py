@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {'Data and noise': '0[0-6]', 'Out-of-fold predictions': '0[7-9]', 'Label issues': '1[01]', 'Seeing and correcting': '1[23]', 'Command line': '14', 'Training past wrong labels': '1[5-8]',
          'Two networks, and all methods': '19', 'Label Studio': '23'}
 
+HOWTO = ('which_labels', 'how_many', 'right_label', 'kinds_of_data', 'annotators', 'memory', 'several_gpus', 'no_network')   # in the order of the questions
+
 def directives(cell): return set(re.findall(r'(?m)^#\|\s*(\w+)', cell.source)) if cell.cell_type == 'code' else set()
 
 def module_of(nb):
@@ -91,7 +93,7 @@ def code_below(source): return '````{admonition} Source\n:class: dropdown\n```py
 class Names:
     "Where each documented name is explained, and which page a notebook becomes."
     def __init__(self, books):
-        self.pages, self.at, self.rooms = {}, {}, {room: [] for room in ['Guides', *ROOMS]}
+        self.pages, self.at, self.rooms = {}, {}, {'Questions': [f'howto/{o}' for o in HOWTO]} | {room: [] for room in ['Guides', *ROOMS]}
         for f, nb in books.items():
             module = module_of(nb)
             self.pages[f.name] = f'api/{module}' if module else 'index' if f.stem == 'index' else f'guides/{f.stem}'
