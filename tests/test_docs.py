@@ -1,5 +1,5 @@
 "The pages of the documentation: what is shown of a notebook, what is said of a name, and which words become references."
-import sys
+import os, sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +85,19 @@ def test_commands_and_code_that_a_reader_copies(page):
         new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
         used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - new - free
         assert {o for o in used if not hasattr(everything, o) and not hasattr(builtins, o)} == set(), code
+
+# the workflows of a fork
+
+@pytest.mark.parametrize('name', ['test', 'docs', 'release'])
+def test_workflows(name):
+    import yaml
+    flow = yaml.safe_load((ROOT/f'.github/workflows/{name}.yml').read_text())
+    assert set(flow) == {'name', True, 'permissions', 'jobs'} | ({'concurrency'} if name != 'release' else set())   # YAML reads `on` as true
+    targets = set((ROOT/'Makefile').read_text().split('.PHONY:')[1].split('\n')[0].split())
+    for job in flow['jobs'].values():
+        assert set(job.get('needs', '').split()) <= set(flow['jobs']) and job['runs-on'] == 'ubuntu-latest'
+        for step in job['steps']:
+            assert ('run' in step) != ('uses' in step) and '@' in step.get('uses', '@')
+            words = step.get('run', '').split()
+            if words[:1] == ['make']: assert set(words[1:]) <= targets
+            if words and '/' in words[0]: assert os.access(ROOT/words[0], os.X_OK)
