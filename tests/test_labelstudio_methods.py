@@ -11,7 +11,7 @@ from PIL import Image
 from fastclean.data import Source
 from fastclean.labelstudio.backend import Trainer
 from fastclean.labelstudio.how import How, NotYet, WAYS, check_enough
-from fastclean.labelstudio.methods import finished, judge, predict_project
+from fastclean.labelstudio.methods import _with_probs, finished, judge, predict_project
 from fastclean.labelstudio.server import status_page
 from fastclean.labelstudio.state import State
 from fastclean.labelstudio.work import ProjectData, train_project
@@ -64,7 +64,7 @@ def test_the_division_says_how_probable_a_label_is(project, tmp_path):
     assert len(division) == 40 and set(division['split']) == {'train'} and division.label_score.between(0, 1).all()   # a fifth is held out
     assert preds.meta['temperature'] >= 1   # ten held-out labels cannot say that the networks are too timid
     p = dict(zip(preds.items.astype(str), preds.pred_probs))
-    assert all(abs(p[r.item][preds.vocab.index(r.suggested_label)] - r.suggested_prob) < 1e-6 for r in division.itertuples())
+    for d in (division, _with_probs(division.assign(suggested_prob=1.), preds)): assert all(abs(p[r.item][preds.vocab.index(r.suggested_label)] - r.suggested_prob) < 1e-6 for r in d.itertuples())
     issues = judge(preds, division).set_index('item')
     same = division.set_index('item').label_score
     assert np.allclose(issues.label_score[same.index].astype(float), same.astype(float)) and len(issues) == 56
