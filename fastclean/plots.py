@@ -43,7 +43,7 @@ def _draw_matrix(T, vocab, top, write, title, unit):
     off = M - np.diag(M.diagonal())
     flat = max(map(len, names), default=0) <= 5
     left, below, above, cell = 1.75, .6 if flat else 1.5, .75, .46
-    fig = _Figure(max(left + n*cell + .2, 4.6), above + n*cell + below)
+    fig = _Figure(max(left + n*cell + .2, 5.2), above + n*cell + below)
     W, H = fig.get_size_inches()
     ax = fig.add_axes((left/W, below/H, n*cell/W, n*cell/H))
     ax.imshow(off, cmap=_warm, vmin=0, vmax=max(off.max(initial=0), 1e-3))
