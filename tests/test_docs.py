@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT/'tools'))
 docs = pytest.importorskip('docs') if (ROOT/'tools/docs.py').exists() else pytest.skip('no tools', allow_module_level=True)
 
 def book(*cells): return new_notebook(cells=[new_markdown_cell(c[2:]) if c.startswith('m ') else new_code_cell(c, outputs=[new_output('stream', text='seen')]) for c in cells])
-CORE = book('m # core\n\n> What it is about', '#| default_exp core', '#| hide\nsecret = 1', "#| export\ndef to_jsonable(o): pass\ndef _private(o): pass", 'm See `to_jsonable`, `nobody` and [noise](noise.html).\n\n```python\n`to_jsonable`\n```', 'shown()')
+CORE = book('m # core\n\n> What it is about', '#| default_exp core', '#| hide\nsecret = 1', "#| export\ndef to_jsonable(o): pass\ndef _private(o): pass", 'm See `to_jsonable`, `nobody` and [noise\nof labels](noise.html).\n\n```python\n`to_jsonable`\n```', 'shown()')
 NOISE = book('m # noise', '#| default_exp noise', '#| export\n@patch\ndef to_jsonable(self:MarginNoise): pass\nclass MarginNoise:\n    def rate(self): pass\n    def _hidden(self): pass')
 GUIDE = book('m # A guide\n\n`to_jsonable`')
 BOOKS = {Path('00_core.ipynb'): CORE, Path('03_noise.ipynb'): NOISE, Path('20_guide.ipynb'): GUIDE, Path('index.ipynb'): new_notebook(cells=[new_raw_cell('---'), new_markdown_cell('# It')])}
@@ -37,7 +37,7 @@ def test_what_is_shown_of_a_notebook():
 def test_references():
     said = text('00_core.ipynb')
     assert '[`to_jsonable`](#core.to_jsonable)' in said and '`nobody`,' not in said and '`nobody` and' in said
-    assert '[noise](../api/noise.ipynb)' in said and '```python\n`to_jsonable`\n```' in said
+    assert '[noise\nof labels](../api/noise.ipynb)' in said and '```python\n`to_jsonable`\n```' in said
     assert '[`to_jsonable`](#core.to_jsonable)' in text('20_guide.ipynb')
     both = docs.Names(BOOKS | {Path('05_features.ipynb'): book('#| default_exp features', '#| export\ndef to_jsonable(o): pass')})
     assert docs.prose('`to_jsonable`', both, 'guides/x', None) == '`to_jsonable`'   # which of the two is not clear

@@ -119,9 +119,9 @@ def prose(text, names, here, module):
     "Markdown with its references; code and headings stay as they are."
     def part(p):
         if p.startswith(('```', '#', '!')): return p
-        if p.startswith('['): return re.sub(r'\[([^\]\n]*)\]\(([^)\s]*)\)', lambda m: names.address(m, here), p)
+        if p.startswith('['): return re.sub(r'\[([^\[\]]*)\]\(([^)\s]*)\)', lambda m: names.address(m, here), p)
         return re.sub(r'`([\w.]+(?:\(\))?)`', lambda m: names.link(m, module), p)
-    return ''.join(map(part, re.split(r'(?ms)(^```.*?^```$|^#+ .*?$|!?\[[^\]\n]*\]\([^)\s]*\))', text)))
+    return ''.join(map(part, re.split(r'(?ms)(^```.*?^```$|^#+ .*?$|!?\[[^\[\]]*\]\([^)\s]*\))', text)))
 
 def page(nb, names, here):
     "A notebook as a reader of the site sees it."
