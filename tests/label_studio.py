@@ -28,6 +28,7 @@ def wait(url, proc, log, seconds=300):
     sys.exit('Label Studio does not start; its log ends:\n' + log.read_text(errors='replace')[-3000:])
 
 def main(program, *command):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # Label Studio is stopped then, too
     with tempfile.TemporaryDirectory(prefix='label-studio-', ignore_cleanup_errors=True) as tmp:
         port, log = free_port(), Path(tmp)/'log'
         env = environment(tmp, port)
