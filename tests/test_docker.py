@@ -157,14 +157,17 @@ def test_label_studio_may_call_the_backend_and_nothing_else_inside():
     for a in ('127.0.0.1', '10.1.2.3', '172.17.0.1', '192.168.1.1', '169.254.169.254', '100.64.0.1', '0.0.0.0', '::1', 'fe80::1', 'fd00::1', '::ffff:127.0.0.1'): assert not may(a), a
     assert {ipaddress.ip_network(o) for o in SUBNETS.split(',')} - set(banned) == {ipaddress.ip_network('198.18.0.0/15')} and may('8.8.8.8')
 
-def test_commands_in_the_comments():
+def test_commands_in_the_comments(tmp_path):
     lines = [o[1:].strip() for o in (HERE/'compose.yaml').read_text().splitlines() if o[:1] == '#']
     inside, = [o for o in lines if ' exec backend fastclean ' in o]
     p = parsed(shlex.split(inside)[5:])
     assert p['backend'] == 'http://backend:' + flag(command('backend'), '--port') and p['src'] == Path('/files/pets')
-    from fastclean.labelstudio.backend import _user
+    from fastapi.testclient import TestClient
+    from fastclean.labelstudio.backend import make_app
+    from fastclean.labelstudio.state import State
     curl, = [shlex.split(o, comments=True) for o in lines if o.startswith('curl')]
-    assert flag(curl, '--user') == _user and curl[-1] == f"http://{BACKEND['ports'][0].rsplit(':', 1)[0]}/corrections.json"
+    with TestClient(make_app(State(tmp_path/'state'), password='right')) as http: assert http.get('/health', auth=(flag(curl, '--user'), 'right')).status_code == 200
+    assert curl[-1] == f"http://{BACKEND['ports'][0].rsplit(':', 1)[0]}/corrections.json"
 
 def test_without_a_password_it_does_not_listen(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != 'FASTCLEAN_PASSWORD'} | dict(LABEL_STUDIO_API_KEY='a', PYTHONPATH=str(ROOT))
