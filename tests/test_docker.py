@@ -76,7 +76,7 @@ def test_what_is_copied_is_enough_to_install(tmp_path):
     r = subprocess.run([sys.executable, 'setup.py', '-q', 'egg_info'], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     files = (tmp_path/'fastclean.egg-info'/'SOURCES.txt').read_text()
-    assert 'fastclean/labelstudio/backend.py' in files and 'fastclean = fastclean.cli:main' in (tmp_path/'fastclean.egg-info'/'entry_points.txt').read_text()
+    assert 'fastclean/labelstudio/commands.py' in files and 'fastclean = fastclean.cli:main' in (tmp_path/'fastclean.egg-info'/'entry_points.txt').read_text()
     wanted = re.search(r"'\.\[([\w,]+)\]'", last('backend', 'RUN'))[1].split(',')
     have = re.findall(r'^Provides-Extra: (\w+)', (tmp_path/'fastclean.egg-info'/'PKG-INFO').read_text(), re.M)
     assert 'labelstudio' in wanted and set(wanted) <= set(have)
@@ -163,7 +163,7 @@ def test_commands_in_the_comments(tmp_path):
     p = parsed(shlex.split(inside)[5:])
     assert p['backend'] == 'http://backend:' + flag(command('backend'), '--port') and p['src'] == Path('/files/pets')
     from fastapi.testclient import TestClient
-    from fastclean.labelstudio.backend import make_app
+    from fastclean.labelstudio.server import make_app
     from fastclean.labelstudio.state import State
     curl, = [shlex.split(o, comments=True) for o in lines if o.startswith('curl')]
     with TestClient(make_app(State(tmp_path/'state'), password='right')) as http: assert http.get('/health', auth=(flag(curl, '--user'), 'right')).status_code == 200
