@@ -25,7 +25,7 @@ def test_what_a_cell_defines():
 
 def test_pages_and_rooms():
     assert NAMES.pages == {'00_core.ipynb': 'api/core', '03_noise.ipynb': 'api/noise', '20_guide.ipynb': 'guides/20_guide', 'index.ipynb': 'index'}
-    assert NAMES.rooms['Guides'] == ['guides/20_guide'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
+    assert NAMES.rooms['Guides'] == ['comparison', 'guides/20_guide'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
     assert 'api/noise' in text('index.ipynb') and '---' not in text('index.ipynb')
 
 def test_what_is_shown_of_a_notebook():

@@ -93,7 +93,7 @@ def code_below(source): return '````{admonition} Source\n:class: dropdown\n```py
 class Names:
     "Where each documented name is explained, and which page a notebook becomes."
     def __init__(self, books):
-        self.pages, self.at, self.rooms = {}, {}, {'Questions': [f'howto/{o}' for o in HOWTO]} | {room: [] for room in ['Guides', *ROOMS]}
+        self.pages, self.at, self.rooms = {}, {}, {'Questions': [f'howto/{o}' for o in HOWTO], 'Guides': ['comparison'], **{room: [] for room in ROOMS}}
         for f, nb in books.items():
             module = module_of(nb)
             self.pages[f.name] = f'api/{module}' if module else 'index' if f.stem == 'index' else f'guides/{f.stem}'
