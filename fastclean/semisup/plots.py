@@ -79,7 +79,7 @@ def plot_semisup(
                 if col == metric and k: continue   # one value for both
                 ax.plot(part.epoch, part[col].astype(float)*(100 if col == 'unlabelled' else 1), color=colour, lw=1.5, ls='--' if k else '-', label=None if k else label)
         if name == 'items with their label': ax.set_ylim(0, 1.1*history.n_labelled.max())
-        if len(some) > 1: ax.legend(frameon=False, fontsize=7.5, labelcolor=MUTED)
+        if len(some) > 1: ax.legend(fontsize=7.5, labelcolor=MUTED, framealpha=.85, edgecolor='none')
         ax.set_xlim(.5, history.epoch.max() + .5); ax.xaxis.get_major_locator().set_params(integer=True)
     divided = history[history.phase == 'divided'].epoch
     _head(fig, 'Training by two networks', 'second network dashed; ' + (f'divided from epoch {int(divided.min())}' if len(divided) else 'warm-up only'))
