@@ -291,10 +291,18 @@ def test_a_state_folder_that_is_full(state):
             with pytest.raises(sqlite3.OperationalError, match='full'): state.publish(4, [(i, 'x'*1000, 'cat', 'dog', .9, True) for i in range(100)], {})
             assert http.post('/setup', json=dict(project=4, schema='x'*100_000)).status_code == 503
             assert http.get('/health').status_code == 200 and 'room in the state folder' in http.get('/').text
+            for _ in range(2): state.fail(4, 'y'*50_000)     # which does not fit: it is kept in memory, once
+            assert [o['id'] for o in state.errors() if o['text'][0] == 'y'] == [0] and 'yyy' in http.get('/').text
         finally:
             State._connect = connect
             del state._local.db
         assert http.get('/').status_code == 200 and state.predictions(4, [1]) == {} and state.projects()[0]['annotations'] == 1
+
+def test_what_fails_half_way_leaves_nothing(state):
+    state.publish(1, ROWS, {})
+    with pytest.raises(sqlite3.IntegrityError): state.publish(1, [*ROWS, (4, 'x', None, None, .1, False)], {})
+    state.request(1)
+    assert state.begin() == 1 and state.versions(1) == ['fastclean-1'] and len(state.predictions(1, range(9))) == 3
 
 def test_thousands_of_labels(state):
     labels = [f'class {i}' for i in range(5000)]
