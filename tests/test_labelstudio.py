@@ -200,6 +200,17 @@ def test_a_worker_that_cannot_write_is_started_again(state, monkeypatch):
     try: until(lambda: state.projects()[0]['started'] == state.projects()[0]['requested'], 20, .1)
     finally: t.stop()
 
+def test_a_training_that_is_over_is_not_done_again(state, monkeypatch):
+    "The server is stopped between the end of a training and that of its process; before, it is cut off."
+    for say, stage, again in (('.end(int(sys.argv[2]), "over")', 'over', False), ('.at(int(sys.argv[2]), "half")', 'half', True)):
+        monkeypatch.setattr(backend_module, '_start', f'import sys, time; from fastclean.labelstudio.state import State; State(sys.argv[1]){say}; time.sleep(60)')
+        state.request(1)
+        t = Trainer(state); t.start()
+        try: until(lambda: state.projects()[0]['stage'] == stage, 60, .1)
+        finally: t.stop()
+        p, = state.projects()
+        assert (p['started'] < p['requested'], p['stage'], p['running']) == (again, 'cut off, goes on' if again else 'over', 0)
+
 def test_a_training_that_cannot_be_started_is_not_lost(state, monkeypatch):
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(subprocess, 'Popen', full)

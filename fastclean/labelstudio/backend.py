@@ -67,7 +67,7 @@ class Trainer:
         with (home/'worker.log').open('wb') as out:
             proc = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', _start, str(self.state.folder), str(project), settings], stdin=subprocess.PIPE, stdout=out, stderr=out, env=os.environ | self.env)
             while proc.poll() is None and not self._stop.wait(.5): pass
-            if proc.poll() is None: self._end(proc); self.state.end(project, 'stopped, goes on', again=True)
+            if proc.poll() is None: self._end(proc); self.state.recover()   # unless it had just done all
             elif proc.returncode == 5: raise OSError(f'the worker could not write: see {home.name}/worker.log in the state folder')
             elif proc.returncode not in (0, 2, 3, 4): self._failed(project, proc.returncode)
 
