@@ -331,7 +331,7 @@ def test_corrections_are_what_correct_reads(tmp_path, app):
         (tmp_path/'pets'/c).mkdir(parents=True)
         for n in names: (tmp_path/'pets'/c/n).write_bytes(c.encode())
     (tmp_path/'c.json').write_bytes(app.get('/corrections.json').content)
-    assert main(['correct', str(tmp_path/'pets'), str(tmp_path/'right'), '--corrections', str(tmp_path/'c.json'), '--threshold', '.95']) == 0
+    assert main(['correct', str(tmp_path/'pets'), str(tmp_path/'right'), '--issues', str(tmp_path/'c.json'), '--threshold', '.95']) == 0
     assert len(list((tmp_path/'right'/'dog').iterdir())) == 3 and len(list((tmp_path/'right'/'cat').iterdir())) == 1
 
 @pytest.mark.parametrize('args, message', [(['serve', '--host', '0.0.0.0'], 'FASTCLEAN_PASSWORD'), (['serve', '--every', '0'], '--every must be 1'), (['serve', '--method', 'magic'], '--method must be one of folds'),
@@ -467,7 +467,7 @@ def test_from_a_noisy_folder_to_a_corrected_one(served, backend, tmp_path):
     assert b.get(f"/picture/{p['id']}/{tasks[0]['id']}").content == (noisy/tasks[0]['data']['item']).read_bytes()
     (tmp_path/'c.json').write_bytes(b.get('/corrections.json').content)
     before, right = snapshot(noisy), tmp_path/'right'
-    assert main(['correct', str(noisy), str(right), '--corrections', str(tmp_path/'c.json')]) == 0
+    assert main(['correct', str(noisy), str(right), '--issues', str(tmp_path/'c.json')]) == 0
     assert len(ImageDataLoaders.from_folder(right, valid_pct=.2, item_tfms=Resize(32), num_workers=0).vocab) == 2
     assert main(['undo', str(right)]) == 0 and snapshot(right) == before == snapshot(noisy)
     assert os.environ['LABEL_STUDIO_API_KEY'] not in b.log and not any(os.environ['LABEL_STUDIO_API_KEY'].encode() in f.read_bytes() for f in b.folder.rglob('*') if f.is_file())

@@ -137,5 +137,5 @@ def setup(
 def corrections(
     rows:list, # From `State.corrections`
 )->dict: # Four parallel arrays
-    "Corrections as `fastclean correct --corrections` reads them."
+    "Corrections as `fastclean correct --issues` reads them."
     return dict(corrected_paths=[o['item'] for o in rows], original_labels=[o['given'] for o in rows], corrected_labels=[o['label'] for o in rows], corrected_scores=[round(o['score'], 6) for o in rows])

@@ -17,6 +17,7 @@ from .state import State, version_name
 _style = 'body{font:16px/1.5 system-ui;max-width:60em;margin:2em auto;padding:0 1em}img{height:7em;border-radius:4px}figure{display:inline-block;margin:.5em}figcaption{font-size:.8em}progress{width:12em}.error{color:#b00}@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8cf}}'
 _e = lambda o: html.escape(str(o))
 _when = lambda t: time.strftime('%H:%M:%S', time.localtime(t))
+_sure = lambda v: f'{v:.0%}' if v < .995 or v == 1 else '> 99%'   # only what a person said is certain
 
 def _of(o): return f" (project {o['project']})" if o['project'] else ''
 
@@ -25,7 +26,7 @@ def _section(state, p):
     found = f"<p>{s['issues']:,} of {s['labelled']:,} labels look wrong: <a href='/corrections.json?project={p['id']}'>corrections.json</a>, <a href='/issues.csv?project={p['id']}'>issues.csv</a></p>" if s else ''
     if s.get('annotators'): found += '<p>Quality of the annotators: ' + ', '.join(f'{_e(k)}: {v:.0%}' for k, v in s['annotators'].items()) + '</p>'
     bar = f"<progress value='{p['done']:.3f}'></progress>" if p['running'] else ''
-    pictures = ''.join(f"<figure><img src='/picture/{p['id']}/{o['task']}' alt=''><figcaption>{_e(o['item'][:40])}<br>{_e(o['given'])} → {_e(o['label'])} ({o['score']:.0%})</figcaption></figure>" for o in state.corrections(p['id'], 12))
+    pictures = ''.join(f"<figure><img src='/picture/{p['id']}/{o['task']}' alt=''><figcaption>{_e(o['item'][:40])}<br>{_e(o['given'])} → {_e(o['label'])} ({_sure(o['score'])})</figcaption></figure>" for o in state.corrections(p['id'], 12))
     by = f" by {_e(s['method'])}" if s.get('method') else ''
     return f"<h2>{_e(p['title'] or 'Project')} ({p['id']})</h2><p>{version_name(p['version'])}{by} · {_e(p['stage'] or 'nothing to do')} {bar}</p>{found}{pictures}"
 
