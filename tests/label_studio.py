@@ -38,7 +38,7 @@ def main(program, *command):
                                     env=server, stdout=out, stderr=out, start_new_session=True)
         try:
             wait(f'http://127.0.0.1:{port}/health', proc, log)
-            return subprocess.run(command, env=dict(env, LABEL_STUDIO_LOG=str(log))).returncode
+            return subprocess.run(command, env=dict(env, LABEL_STUDIO_LOG=str(log), LABEL_STUDIO_PYTHON=str(Path(program).absolute().with_name('python')))).returncode   # not resolved: it is a link out of the environment
         finally:
             os.killpg(proc.pid, signal.SIGKILL)
             proc.wait()

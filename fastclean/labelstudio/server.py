@@ -54,7 +54,15 @@ class Guard:
         app, # The other
         state:State, # Where failures are noted
         password:str|None=None, # None asks for none
-    ): self.app, self.state, self.password = app, state, password
+    ): self.app, self.state, self.password, self._told = app, state, password, False
+
+    async def _refused(self, scope, header):
+        "Say once what Label Studio leaves out where a backend was connected by hand."
+        if scope['path'] != '/webhook' or header or self._told: return
+        self._told = True
+        said = 'a webhook came without the password, so annotations are not counted: with FASTCLEAN_PASSWORD set, run fastclean labelstudio connect NUMBER-OF-THE-PROJECT ADDRESS-OF-THE-BACKEND'
+        log.warning(said)
+        with contextlib.suppress(OSError, sqlite3.Error): await asyncio.to_thread(self.state.fail, 0, said)
 
     async def __call__(self,
         scope, # As ASGI gives them
@@ -66,6 +74,7 @@ class Guard:
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         header = dict(scope['headers']).get(b'authorization', b'').decode('latin-1')
         if self.password and not _allowed(header, self.password):
+            await self._refused(scope, header)
             return await JSONResponse(dict(detail='a password is needed'), 401, {'WWW-Authenticate': 'Basic realm="fastclean"'})(scope, receive, send)
         begun = False
         async def _send(message):
