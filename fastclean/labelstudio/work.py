@@ -208,7 +208,7 @@ def run(
     n = state.publish(project, rows, summary)
     send_predictions(client, project, asked, rows, version_name(n), at)
     finished(home)
-    return 'done'
+    return f'{version_name(n)} is done'
 
 def main(
     folder, # Folder of the state
