@@ -28,6 +28,8 @@ SIZES = {'digits': (500, 200, 500), 'imagenette': (6000, 1000, 2500), 'imagenett
 
 MIRRORED = ('cifar10', 'imagenette', 'imagenette-small')
 
+def sizes(name): return SIZES.get(name, (N, N_TUNE, N_TEST))
+
 def files(name):
     "Names, class names and paths of all training and of all test images, in an order that does not change."
     if name == 'digits': return digits()
@@ -59,7 +61,7 @@ def sample(name, seed):
     "Images of training and tuning, of the reference of margin noise, and of the test: pixels, true class numbers, paths."
     train, test = files(name)
     vocab = sorted({o[1] for o in train})
-    rng, (n, n_tune, n_test) = np.random.default_rng(seed), SIZES.get(name, (N, N_TUNE, N_TEST))
+    rng, (n, n_tune, n_test) = np.random.default_rng(seed), sizes(name)
     a = [train[i] for i in rng.permutation(len(train))[:2*n + n_tune]]
     b = [test[i] for i in rng.permutation(len(test))[:n_test]]
     return vocab, *[(o, np.array([vocab.index(r[1]) for r in o])) for o in (a[:n + n_tune], a[n + n_tune:], b)]
@@ -125,6 +127,14 @@ def given_labels(name, noise, seed, vocab, items, others, x, work):
     model = MarginNoise(rate, pred_probs=clean_reference(name, seed, vocab, others, x, work)) if kind == 'margin' else dict(symmetric=SymmetricNoise, pair=PairNoise)[kind](rate)
     return model(y, [r[0] for r in rows], vocab, seed)
 
+def data(name, noise, seed, work, n):
+    "DataLoaders with n training images, the classes, and of those images the true and the given class numbers."
+    vocab, items, others, test = sample(name, seed)
+    x, held = (kept(work/f'{part}_{name}_{seed}.npy', lambda: pixels(rows, name)) for part, rows in (('train', items[0]), ('test', test[0])))
+    given, (most, n_tune, n_test) = given_labels(name, noise, seed, vocab, items, others, x, work), sizes(name)
+    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
+    return loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in MIRRORED), vocab, items[1][:n], given[:n]
+
 class _History:
     "Accuracy on the test images after each epoch, over all steps."
     def __init__(self): self.acc = []
@@ -168,19 +178,15 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS):
     import torch
     from fastclean.methods import METHODS, train_robust
     torch.set_num_threads(1)
-    vocab, items, others, test = sample(name, seed)
-    x, held = kept(work/f'train_{name}_{seed}.npy', lambda: pixels(items[0], name)), kept(work/f'test_{name}_{seed}.npy', lambda: pixels(test[0], name))
-    given = given_labels(name, noise, seed, vocab, items, others, x, work)
-    most, n_tune, n_test = SIZES.get(name, (N, N_TUNE, N_TEST))
+    most, make = sizes(name)[0], learner_of(name)
     n = min(n or most, most)
-    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
-    dls = loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in MIRRORED)
+    dls, vocab, true, given = data(name, noise, seed, work, n)
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), _History()
-    if method == 'tuned': lr, k = tune(dls, learner_of(name), seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
+    if method == 'tuned': lr, k = tune(dls, make, seed, epochs, n < most); how = dict(lr=lr, epochs=max(1, k*epochs//EPOCHS))
     preds = predictions(dls, (name, noise, n, seed), work) if method != 'tuned' and METHODS[method].needs_preds else None
     ready = time.process_time()
-    train_robust(dls, learner_of(name), 'plain' if method == 'tuned' else method, **how, preds=preds, seed=seed, watch=watch)
-    return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float((given != items[1])[:n].mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), best_epoch=int(np.argmax(watch.acc)) + 1,
+    train_robust(dls, make, 'plain' if method == 'tuned' else method, **how, preds=preds, seed=seed, watch=watch)
+    return dict(set=name, noise=noise, seed=seed, method=method, wrong=round(float((given != true).mean()), 4), last=round(watch.acc[-1], 4), best=round(max(watch.acc), 4), best_epoch=int(np.argmax(watch.acc)) + 1,
                 seconds=round(time.process_time() - ready, 1), seconds_before=round(ready - start, 1), settings=json.dumps(how), history=' '.join(f'{o:.4f}' for o in watch.acc))
 
 def make_rows(a, keys, run, said=('last', 'best', 'seconds')):

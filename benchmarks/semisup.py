@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import methods as base
-from methods import EPOCHS, KEYS, LR, N, N_TEST, N_TUNE, SIZES
+from methods import EPOCHS, KEYS, LR
 
 OUT = Path(__file__).with_name('semisup.csv')
 NOISES = ['symmetric .5', 'margin .3', 'margin .4', 'human']
@@ -27,15 +27,10 @@ TWO = ['dividemix', 'instancegm']
 REFERENCE = ['plain', 'tuned', 'gce', 'elr', 'reweight', 'clean-retrain']   # made here where asked for; else those of methods.csv
 
 def data(name, noise, seed, work, n):
-    "DataLoaders, and which labels of the training items are wrong."
-    vocab, items, others, test = base.sample(name, seed)
-    x, held = base.kept(work/f'train_{name}_{seed}.npy', lambda: base.pixels(items[0], name)), base.kept(work/f'test_{name}_{seed}.npy', lambda: base.pixels(test[0], name))
-    given = base.given_labels(name, noise, seed, vocab, items, others, x, work)
-    most, n_tune, n_test = SIZES.get(name, (N, N_TUNE, N_TEST))
-    split = np.repeat(['train', 'unused', 'test', 'valid'], [n, most - n, n_tune, n_test])
-    dls = base.loaders(np.concatenate([x, held]), np.concatenate([given, test[1]]), split, vocab, name in base.MIRRORED)
-    dls.noise = SimpleNamespace(frame=pd.DataFrame(dict(item=[str(i) for i in range(n)], true_label=[vocab[k] for k in items[1][:n]])))
-    return dls, (given != items[1])[:n]
+    "DataLoaders that know the truth, and which labels of the training items are wrong."
+    dls, vocab, true, given = base.data(name, noise, seed, work, n)
+    dls.noise = SimpleNamespace(frame=pd.DataFrame(dict(item=[str(i) for i in range(n)], true_label=[vocab[k] for k in true])))
+    return dls, given != true
 
 def quiet(learn, how):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(how['epochs'], how['lr'])
@@ -63,7 +58,7 @@ def run(name, noise, seed, method, work, n=None, epochs=EPOCHS, settings={}):
     from sklearn.metrics import roc_auc_score
     from fastclean.methods import METHODS as KNOWN
     torch.set_num_threads(1)
-    most, make = SIZES.get(name, (N,))[0], base.learner_of(name)
+    most, make = base.sizes(name)[0], base.learner_of(name)
     n = min(n or most, most)
     dls, wrong = data(name, noise, seed, work, n)
     start, how, watch = time.process_time(), dict(epochs=epochs, lr=LR), base._History()

@@ -256,10 +256,10 @@ def train_source(
     if frozen: unreadable, src, names = list(folds.unreadable), _without(src, folds.unreadable), [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
     judged = _judged(dls, names, true, src.vocab)
     n, epochs, histories = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch), []
-    def watch(step):
+    def _watch(step):
         histories.append(HistoryFile(out/'history.csv', step, [o.table for o in histories[-1:]], say, METHODS[method].course == 'gradual'))
         return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute()), histories[-1], *track]
-    with _no_bars(): learn = train_robust(judged, make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=watch)
+    with _no_bars(): learn = train_robust(judged, make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=_watch)
     table = histories[-1].table
     result = _accuracy(learn, judged) | dict(valid_labels='given' if judged is dls else 'true', best_accuracy=float(table.accuracy.astype(float).max()))
     if METHODS[method].course == 'two': _write_division(learn, out)

@@ -16,7 +16,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {'Data and noise': '0[0-6]', 'Out-of-fold predictions': '0[7-9]', 'Label issues': '1[01]', 'Seeing and correcting': '1[23]', 'Command line': '14', 'Training past wrong labels': '1[5-8]',
          'Two networks, and all methods': '19', 'Label Studio': '23'}
-
 HOWTO = ('which_labels', 'how_many', 'right_label', 'kinds_of_data', 'annotators', 'memory', 'several_gpus', 'no_network')   # in the order of the questions
 
 def directives(cell): return set(re.findall(r'(?m)^#\|\s*(\w+)', cell.source)) if cell.cell_type == 'code' else set()
@@ -49,9 +48,7 @@ def look_up(module, name):
 
 def short(v):
     "A default or a type as it is written."
-    if v is inspect.Parameter.empty: return ''
-    if inspect.isclass(v): return v.__name__
-    if inspect.isfunction(v): return v.__name__
+    if inspect.isclass(v) or inspect.isfunction(v): return v.__name__
     s = re.sub(r' at 0x[0-9a-f]+|<class \'([\w.]+)\'>', r'\1', str(v) if not isinstance(v, str) else repr(v))
     return re.sub(r'\b(?:[a-z_]+\.)+(?=[A-Z])', '', s)
 

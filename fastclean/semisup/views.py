@@ -57,7 +57,9 @@ class _Planned:
     def __init__(self, dl, steps, views): # fastai's loader of the training set; `Step`s; views of each item
         self.dl, self.positions = dl, [np.tile(s.items, views).tolist() for s in steps]
 
-    def get_idxs(self): return self.positions
+    def get_idxs(self):
+        "Positions of the items of each step."
+        return self.positions
 
     def do_item(self, s): # Positions of the items of a step
         "Its items."
