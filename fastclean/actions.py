@@ -20,16 +20,18 @@ _shown = 5
 
 def _corrections_of(issues, corrections, decisions, src, pseudo):
     "What the user gives, read, and whose word it is."
-    from fastclean.corrections import read_corrections
+    from fastclean.corrections import read_corrections, with_decisions
     given = {k: v for k, v in dict(issues=issues, corrections=corrections, decisions=decisions).items() if v is not None}
-    if len(given) > 1: raise ValueError(f'{" and ".join("--" + k for k in given)} are given: one at a time, the second on the copy of the first')
+    if issues and corrections: raise ValueError('--issues and --corrections are two names of the same: give one')
     if not given:
         if not Path('fastclean-found/issues.csv').is_file(): raise ValueError('give --issues (the folder that `fastclean find` left, or a corrections.json) or --decisions (a table of item and label)')
         given = dict(issues=Path('fastclean-found'))
-    (name, path), = given.items()
-    c = read_corrections(path, 'decided' if name == 'decisions' else 'issues', unlabelled=pseudo is not None)
-    if name != 'decisions': _check_data(c, src); _doubt(path)
-    return c
+    mine, found = given.pop('decisions', None), next(iter(given.values()), None)
+    decided = mine and read_corrections(mine, 'decided')
+    if found is None: return decided
+    c = read_corrections(found, 'issues', unlabelled=pseudo is not None)
+    _check_data(c, src); _doubt(found)
+    return with_decisions(c, decided) if decided else c
 
 def _check_data(c, src):
     "Stop where not one suspect can be used, or is in the data."
@@ -67,13 +69,13 @@ def _say_copy(src, dst, m, n, table, options):
 # %% ../nbs/14b_actions.ipynb #00000006
 @app.command(epilog='Examples:  fastclean correct pets right-pets --issues found   |   fastclean correct pets sure-pets --issues found --threshold .95   |   '
              'fastclean correct pets few-pets --issues found --action prune --only obvious   |   fastclean correct pets right-pets --issues corrections.json --dry-run   |   '
-             'fastclean correct tweets.csv right-tweets --label-col mood --decisions decided.csv')
+             'fastclean correct tweets.csv right-tweets --label-col mood --issues found --decisions found/decisions.csv')
 def correct(
     src:_Src, # Folder or table
     dst:Annotated[Path, typer.Argument(help='Folder to be made: a copy of all there is, with the labels put right.')], # Folder to be made
     issues:Annotated[Optional[Path], typer.Option(help='Folder that `fastclean find` left, its issues.csv, or a corrections.json of Label Studio; default fastclean-found.')]=None, # Issues
     corrections:Annotated[Optional[Path], typer.Option(hidden=True, help='An older name of --issues.')]=None, # Issues
-    decisions:Annotated[Optional[Path], typer.Option(help='What a person has decided: a table of item and label (empty: the given one is right).')]=None, # Decisions
+    decisions:Annotated[Optional[Path], typer.Option(help='What a person has decided: the decisions.csv of fastclean review, or a table of item and label (empty: the given one is right). With --issues, too, it counts more than what was found.')]=None, # Decisions
     action:Annotated[str, typer.Option(help='relabel: give the suggested label; prune: leave the item out (it is kept in DST/.fastclean).')]='relabel', # What to do
     threshold:Annotated[float, typer.Option(help='How probable the new label (prune: that the given one is wrong) must be at least. .5 gives the best labels on the whole, .95 changes only what is all but certain, and is for scores of other tools, which are seldom calibrated.')]=.5, # Threshold
     only:Annotated[str, typer.Option(help='Which issues: all, or obvious ones.')]='all', # Which issues

@@ -228,9 +228,9 @@ def _recheck(plan, src):
     if wrong := set(plan.counts()) - {'relabel', 'prune', 'pseudo'}:
         raise ValueError(f"a copy can be relabelled or pruned; {wrong.pop()!r} gives numbers to train with: use clean_frame or dls.clean")
     f = plan.frame
-    c = Corrections(f.assign(row=range(len(f)), wrong=f.prob, obvious=True), plan.refused, 'issues')
+    c = Corrections(f.assign(row=range(len(f)), wrong=f.prob, obvious=True, decision=None), plan.refused, 'issues')
     c = check_corrections(c, src.frame, src.vocab, plan.settings['allow_new_labels'])
-    return replace(plan, frame=f.iloc[[int(o) for o in c.frame.row]].assign(item=c.frame['item'].to_numpy(dtype=object), new_label=c.frame.new_label.to_numpy(dtype=object)).reset_index(drop=True), refused=c.refused)
+    return replace(plan, frame=f.iloc[[int(o) for o in c.frame.row]].reset_index(drop=True).assign(item=c.frame['item'], new_label=c.frame.new_label), refused=c.refused)
 
 def _settings(path, plan, layout, link):
     files = hashlib.blake2b(digest_size=16)

@@ -63,14 +63,15 @@ def _emptied(frame, data):
     for a, b in zip(here.given_label, here.new_label): left.subtract(_classes(a)); left.update(_classes(b))
     return {c for c in has if left[c] <= 0}
 
-def _keep_classes(frame, data, kind):
-    "The plan without what would empty a class, and what was taken out."
-    bad = np.zeros(len(frame), bool)
+def _keep_classes(frame, data):
+    "The plan without what would empty a class, and what was taken out; what a person has decided stays in."
+    bad, mine = np.zeros(len(frame), bool), frame.decision.notna().to_numpy()
     while gone := _emptied(frame[~bad], data):
-        if kind == 'decided':
+        more = ~mine & ~bad & np.array([bool(gone & set(_classes(a))) for a in frame.given_label], dtype=bool)
+        if not more.any():
             warnings.warn(f'no training item is left in {", ".join(sorted(map(shown, gone))[:5])}', FastcleanWarning, stacklevel=4)
             break
-        bad |= np.array([bool(gone & set(_classes(a))) for a in frame.given_label], dtype=bool)
+        bad |= more
     out = frame[bad]
     named = lambda o: next((shown(c) for c in _classes(o)), '')
     return frame[~bad], refusals([(r, shown(i), shown(b), f'the class {named(a)} would be left without items') for r, i, a, b in zip(out.row, out['item'], out.given_label, out.new_label)])
@@ -91,17 +92,18 @@ def _data_of(issues):
     given = pd.Series([has.get(o, ()) if g is not None else None for o, g in zip(d['item'], d.given_label)], index=d.index, dtype=object)
     return d[['item', 'split']].assign(given_label=given), vocab
 
-def _chosen(f, action, threshold, kind, pseudo, per_class):
+def _chosen(f, action, threshold, pseudo, per_class):
     "Which corrections are made, as a mask, and what is done with each."
-    new = f.given_label.isna().to_numpy() & (kind != 'decided')
+    mine, drop = f.decision.notna().to_numpy(), (f.decision == 'drop').to_numpy()
+    new = f.given_label.isna().to_numpy() & ~mine
     differ = np.array([repr(a) != repr(b) for a, b in zip(f.given_label, f.new_label)], dtype=bool)
-    take = ~new & differ & ((f.wrong if action == 'prune' else f.prob) >= threshold).to_numpy() if action in ('relabel', 'prune') else ~new
+    take = drop | (~new & differ & (mine | ((f.wrong if action == 'prune' else f.prob) >= threshold).to_numpy()) if action in ('relabel', 'prune') else ~new)
     if pseudo is not None:
         at = np.flatnonzero(new & (f.prob >= pseudo).to_numpy())
         best = f.iloc[at].sort_values('prob', ascending=False, kind='stable')
         if per_class is not None: best = best[best.groupby('new_label', sort=False).cumcount() < per_class]
         take[best.index] = True
-    return take, np.where(new, 'pseudo', action)
+    return take, np.where(drop, 'prune', np.where(new, 'pseudo', action))
 
 def plan_corrections(
     corrections, # A table of issues, `Corrections`, or a file: see `read_corrections`
@@ -137,14 +139,14 @@ def _make_plan(c, data, vocab, settings, preds):
     checked = check_corrections(c, data, vocab, settings['allow_new_labels'])
     f = checked.frame
     f = f[(f['split'].isin(split) if split else True) & (f.obvious if settings['only'] == 'obvious' else np.ones(len(f), bool))].reset_index(drop=True)
-    take, act = _chosen(f, action, settings['threshold'], c.kind, settings['pseudo'], settings['per_class'])
+    take, act = _chosen(f, action, settings['threshold'], settings['pseudo'], settings['per_class'])
     f = f[take].assign(action=act[take])
     label = (f.action != 'prune') & (f.action != 'reweight') & (f.action != 'soft')
     f['prob'] = np.where(f.action == 'prune', f.wrong, f.prob)
     f['weight'] = np.where(f.action == 'prune', 0., np.where(f.action == 'reweight', 1 - f.wrong, 1.))
     f['new_label'] = pd.Series([b if o else None for b, o in zip(f.new_label, label)], index=f.index, dtype=object)   # `where` would make it NaN
     out = refusals()
-    if action in ('relabel', 'prune'): f, out = _keep_classes(f, data, c.kind)
+    if action in ('relabel', 'prune'): f, out = _keep_classes(f, data)
     f = f[['item', 'split', 'action', 'given_label', 'new_label', 'prob', 'weight']].reset_index(drop=True)
     return Plan(f, pd.concat([checked.refused, out], ignore_index=True), settings, len(data), _soft_targets(preds, action))
 

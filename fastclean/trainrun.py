@@ -74,10 +74,6 @@ def true_labels(
     return f.drop_duplicates('item').set_index('item').true_label
 
 # %% ../nbs/19j_trainrun.ipynb #00000008
-def _without(src, items):
-    "A source of images without some of them."
-    return replace(src, frame=src.frame[~src.frame['item'].isin(list(items))].reset_index(drop=True)) if items else src
-
 def readable(
     src:Source, # A source of images
 )->tuple: # The source without the items that cannot be read; names of those
@@ -88,7 +84,7 @@ def readable(
         try: to_rgb(PILImage.create(f), 8)
         except Exception: bad.append(item)   # a decoder can fail in any way
     if len(bad) == len(src): raise ValueError('none of the items can be read as an image')
-    return _without(src, bad), bad
+    return src.without(bad), bad
 
 NETWORKS = dict(image='small_net', text='AWD_LSTM', table='TabularModel') # what is trained whole, by the kind of items, unless an architecture is named
 
@@ -253,7 +249,7 @@ def train_source(
         if preds is None: preds = folds.predictions()
     dls, make = (feature_dls(folds), partial(feature_learner, head=dropout_head)) if frozen else _network(src, size, arch, weights, augment or METHODS[method].course == 'two')
     names = src.frame['item'][(src.frame.split == 'valid') & src.frame.given_label.notna()]
-    if frozen: unreadable, src, names = list(folds.unreadable), _without(src, folds.unreadable), [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
+    if frozen: unreadable, src, names = list(folds.unreadable), src.without(folds.unreadable), [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
     judged = _judged(dls, names, true, src.vocab)
     n, epochs, histories = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch), []
     def _watch(step):

@@ -519,9 +519,23 @@ def test_the_file_of_the_earlier_plugin(pets, tmp_path):
 
 def test_the_older_name_of_the_option(pets, capsys):
     Path('c.json').write_text(json.dumps(arrays(('ant/cow05ant.png', 'ant', 'cow', .97))))
-    assert main(['correct', 'src', 'dst', '--corrections', 'c.json', '--issues', 'c.json']) == 2 and 'one at a time' in capsys.readouterr().err
+    assert main(['correct', 'src', 'dst', '--corrections', 'c.json', '--issues', 'c.json']) == 2 and 'two names of the same' in capsys.readouterr().err
     assert main(['correct', 'src', 'dst', '--corrections', 'c.json']) == 0 and '1 relabelled' in capsys.readouterr().out
     assert main(['correct', '--help']) == 0 and '--corrections' not in capsys.readouterr().out
+
+def test_a_person_counts_more_than_what_was_found(folder, issues, tmp_path, monkeypatch, capsys):
+    "Kept, relabelled and dropped by a person, the other suspects by what was found; and all of it taken back."
+    monkeypatch.chdir(tmp_path)
+    write_issues(issues, tmp_path/'issues.csv')
+    a, b, c = issues[issues.is_label_issue].head(3).itertuples()
+    other, = {'ant', 'bee', 'cow'} - {b.given_label, b.suggested_label}
+    Path('d.csv').write_text(f'item,label,action\n{a.item},{a.given_label},keep\n{b.item},{other},relabel\n{c.item},,drop\nnowhere.png,,drop\n')
+    before = snapshot(folder)
+    assert main(['correct', 'src', 'only', '--decisions', 'd.csv']) == 0 and '1 relabelled, 1 pruned, of 120 items' in (said := capsys.readouterr().out) and 'nowhere.png' in said
+    assert main(['correct', 'src', 'dst', '--issues', 'issues.csv', '--decisions', 'd.csv']) == 0 and '10 relabelled, 1 pruned, of 120 items' in capsys.readouterr().out
+    has = read_source('dst').frame.groupby(lambda i: 0).path.agg(set)[0]
+    assert a.item in has and c.item not in has and b.item.replace(f'/{b.given_label}/', f'/{other}/') in has
+    undo('dst'); assert snapshot('dst') == before
 
 def test_planning_is_light_to_import():
     code = "import sys, fastclean.corrections, fastclean.correct, fastclean.copies, fastclean.undo; print(sorted({'torch', 'fastai', 'cleanlab'} & set(sys.modules)))"

@@ -29,9 +29,16 @@ def test_what_cannot_be_used(folder, tmp_path, text, message):
 def test_an_issues_table_will_do(folder, tmp_path):
     src = read_source(folder); a, b, c = src.frame['item'][:3]
     d = read_decisions(write(tmp_path/'d.csv', f'item,given_label,verified\n{a},3,True\n{b},4,FALSE\n{c},5,true\n'), src)
-    assert d.to_dict('list') == dict(item=[a, c], label=['3', '5'])
+    assert d.to_dict('list') == dict(item=[a, c], label=['3', '5'], drop=[False, False])
     new = apply_decisions(src, d)
     assert list(new.frame.given_label[:3]) == ['3', src.frame.given_label[1], '5'] and new.frame.verified.sum() == 2
+
+def test_what_is_dropped_is_left_out(tmp_path):
+    "Rows and labels stay in step where a row between them goes."
+    src = read_source(write(tmp_path/'t.csv', 'text,label\n' + ''.join(f'words of {i},{"ab"[i % 2]}\n' for i in range(6))), text_col='text', label_col='label')
+    new = apply_decisions(src, read_decisions(write(tmp_path/'d.csv', 'item,label,action\n1,,drop\n3,a,relabel\n4,b, DROP \n0,,keep\n'), src))
+    assert list(new.frame['item']) == ['0', '2', '3', '5'] and list(new.frame.given_label) == ['a', 'a', 'a', 'b'] and list(new.frame.verified) == [True, False, True, False]
+    assert list(new.rows.text) == [f'words of {i}' for i in (0, 2, 3, 5)] and list(new.rows.index) == list(new.frame['item']) and len(src) == len(src.rows) == 6
 
 def test_decisions_reach_the_result(folder, tmp_path, capsys):
     src = read_source(folder); fast = ['--size', '32', '--seed', '1']
