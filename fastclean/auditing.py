@@ -13,40 +13,17 @@ from typing import Annotated, Optional
 import typer
 
 from .cli import _check_options, _say, _write_json, app, main
-from .core import atomic_path, decode_name, encode_name
-
-# %% ../nbs/14c_auditing.ipynb #00000005
-def _result(folder):
-    "Issues, predictions and settings of a result."
-    from fastclean.core import Predictions
-    from fastclean.issues import read_issues
-    folder = Path(folder)
-    if not all((folder/o).exists() for o in ('issues.csv', 'predictions', 'summary.json', 'source.json')): raise ValueError(f'{encode_name(folder)} is not a result of fastclean find: give the folder that it wrote')
-    preds = Predictions.load(folder/'predictions')
-    settings = json.loads((folder/'summary.json').read_text(encoding='utf-8'))['settings']
-    settings['source'] = json.loads((folder/'source.json').read_text(encoding='utf-8'))['settings'].get('source', settings.get('source'))
-    return read_issues(folder/'issues.csv', preds.vocab), preds, settings
-
-def _loader(settings):
-    "A function that gives the text or the columns of an item; None for images."
-    from fastclean.tables import read_table
-    if settings.get('kind') not in ('text', 'table'): return None
-    try: d = read_table(decode_name(settings['source']), settings.get('encoding'))
-    except ValueError: return lambda item: None   # it has gone; there are the names
-    columns = [c for c in settings.get('cat', []) + settings.get('cont', []) if c in d][:30]
-    if settings['kind'] == 'text': return lambda item: d[settings['text_col']].iloc[int(item)]
-    return lambda item: d[columns].iloc[int(item)].to_dict()
+from .core import atomic_path, encode_name
 
 # %% ../nbs/14c_auditing.ipynb #00000007
-def _draw(folder, issues, preds, settings, n, share, seed):
+def _draw(found, n, share, seed):
     "Write the sheet and the page."
     from fastclean.audit import audit as draw, write_audit
     from fastclean.auditpage import write_audit_page
-    sheet, at = draw(issues, n, share, seed), folder/'audit'
+    sheet, at = draw(found.issues, n, share, seed), found.folder/'audit'
     at.mkdir(exist_ok=True)
-    name = Path(str(settings.get('source') or folder)).name
-    write_audit_page(sheet, at/'audit.html', preds.vocab, root=decode_name(settings.get('root', '.')), load=_loader(settings), title=f'Audit of {name}',
-                     next_step=f'Save the answers, and then, in a terminal: <code>fastclean audit {_quoted(folder)} --answers audit.csv</code>, with the path of the file that was saved.')
+    write_audit_page(sheet, at/'audit.html', found.preds.vocab, root=found.root, load=found.loader(), title=f'Audit of {found.name}',
+                     next_step=f'Save the answers, and then, in a terminal: <code>fastclean audit {_quoted(found.folder)} --answers audit.csv</code>, with the path of the file that was saved.')
     write_audit(sheet, at/'audit.csv')
     _write_json(at/'audit.json', dict(n=n, share=share, seed=seed))
     return sheet
@@ -55,10 +32,11 @@ def _quoted(o):
     import html, shlex
     return html.escape(shlex.quote(encode_name(o)))
 
-def _conclude_audit(folder, issues, preds, settings, sheet):
+def _conclude_audit(found, sheet):
     "Say what the answers say, and write it."
     from fastclean.audit import UNSURE, audit_result, write_audit
-    result, at = audit_result(issues, sheet), folder/'audit'
+    issues, preds, at = found.issues, found.preds, found.folder/'audit'
+    result = audit_result(issues, sheet)
     write_audit(sheet, at/'audit.csv')
     _write_json(at/'result.json', dict(counts=result.counts, confidence=result.confidence, **result.table.T.to_dict()))
     _say(str(result))
@@ -68,7 +46,7 @@ def _conclude_audit(folder, issues, preds, settings, sheet):
     known = issues.loc[issues.verified, ['item', 'given_label']].rename(columns=dict(given_label='label'))   # of earlier audits
     import pandas as pd
     with atomic_path(at/'decisions.csv') as f: pd.concat([known, told[['item', 'label']]]).to_csv(f, index=False, lineterminator='\n')
-    _say('', 'Next, with the labels that are known now:', f"  fastclean find {encode_name(settings['source'])} --decisions {encode_name(at/'decisions.csv')} --out FOLDER")
+    _say('', 'Next, with the labels that are known now:', f"  fastclean find {encode_name(found.settings['source'])} --decisions {encode_name(at/'decisions.csv')} --out FOLDER")
 
 @app.command(epilog='Examples:  fastclean audit found   |   fastclean audit found --n 200   |   fastclean audit found --answers audit.csv')
 def audit(
@@ -81,13 +59,13 @@ def audit(
 ):
     "Check some labels, drawn at random: how many suspects are wrong, and how many wrong labels were missed?"
     from fastclean.audit import read_audit
+    from fastclean.found import read_found
     _check_options(n=(n, 1), seed=(seed, 0))
-    issues, preds, settings = _result(folder)
-    at = folder/'audit'
-    sheet = read_audit(answers or at/'audit.csv', issues, preds.vocab) if answers or (at/'audit.csv').is_file() else None
-    if sheet is not None and sheet.label.notna().any() and not (force and not answers): return _conclude_audit(folder, issues, preds, settings, sheet)
+    found, at = read_found(folder), folder/'audit'
+    sheet = read_audit(answers or at/'audit.csv', found.issues, found.preds.vocab) if answers or (at/'audit.csv').is_file() else None
+    if sheet is not None and sheet.label.notna().any() and not (force and not answers): return _conclude_audit(found, sheet)
     if answers: raise ValueError(f'--answers: {encode_name(answers)} has no answers yet')
-    if sheet is None or force: sheet = _draw(folder, issues, preds, settings, n, share, seed)
+    if sheet is None or force: sheet = _draw(found, n, share, seed)
     elif (was := json.loads((at/'audit.json').read_text(encoding='utf-8'))) != dict(n=n, share=share, seed=seed):
         raise ValueError(f"{encode_name(at)} holds a sheet of other settings (n {was['n']}, share {was['share']}, seed {was['seed']}): answer that, or --force to draw anew")
     _say(f'{len(sheet):,} labels were drawn at random, suspects among others.', '', f'Answer them in a browser:  {encode_name(at)}/audit.html', f'or in a spreadsheet:       {encode_name(at)}/audit.csv   (column label: the right class, ? where it cannot be told)',

@@ -51,7 +51,7 @@ def main(
             typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
 
 # %% ../nbs/14_cli.ipynb #00000007
-OUTPUTS = ('issues.csv', 'predictions', 'model', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'division.png', 'summary.json')
+OUTPUTS = ('issues.csv', 'predictions', 'model', 'evidence.csv', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'division.png', 'summary.json')
 
 def _write_json(path, o):
     with atomic_path(path) as f: f.write_text(json.dumps(to_jsonable(o), indent=1, ensure_ascii=False), encoding='utf-8')
@@ -137,6 +137,8 @@ def _load_rows(src, preds, issues):
     if src.kind == 'text': return src.rows.text.get
     return rows_to_show(src.rows, src.given, issues, preds.vocab)
 
+_most_evidence = 2000   # suspects whose neighbours are kept
+
 def find_in(
     src, # A `Source`
     out, # Folder of the results
@@ -182,7 +184,10 @@ def find_in(
     summary = summarise(preds, issues, settings=dict(settings or {}, **src.settings), **how) | dict(unreadable=preds.meta.get('unreadable', []), seconds=round(time.time() - start, 1))
     load = _load_rows(src, preds, issues)
     with atomic_path(out/'suspects.png') as f: plot_suspects(issues, root=src.root, load=load, size=1.9 if load is None else 2.5).savefig(f, format='png', dpi=110)
-    evidence = None if kf is None else label_evidence(issues, preds, kf, suspects=issues[issues.is_label_issue][:500])
+    evidence = None
+    if kf is not None:
+        evidence = label_evidence(issues, preds, kf, suspects=issues[issues.is_label_issue][:_most_evidence])
+        with atomic_path(out/'evidence.csv') as f: evidence.to_csv(f, index=False, float_format='%.4f', lineterminator='\n')
     write_report(preds, issues, out/'report.html', summary=summary, joint=how.get('joint'), root=src.root, load=load, evidence=evidence)
     _write_json(out/'summary.json', summary)
     return preds, issues, summary

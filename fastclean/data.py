@@ -319,10 +319,11 @@ def read_source(
     label_delim:str|None=None, # What stands between the labels of an item that can have several, as in fastai's `ColReader`; default one label each
 )->Source: # Items, splits and labels
     "Read the items and labels of a folder or a table, without opening any image."
+    how = {k: encode_name(os.path.abspath(v)) if k == 'root' else v for k, v in locals().items() if v and k != 'path' and v != 'is_valid'}   # to read it again
     path = Path(path)
     if kind not in (None, *KINDS): raise ValueError(f"kind must be 'image', 'text' or 'table'; got {kind!r}")
     if not path.exists(): raise ValueError(f'{encode_name(path)} is not there')
-    settings = dict(source=encode_name(path), notes=[], dropped=0, missing=0, passed_over={}, **({} if label_delim is None else dict(label_delim=label_delim)))
+    settings = dict(source=encode_name(path), read=how, notes=[], dropped=0, missing=0, passed_over={}, **({} if label_delim is None else dict(label_delim=label_delim)))
     if label_delim == '': raise ValueError('label_delim must be what stands between two labels, such as a space; got nothing')
     if path.is_dir():
         if any((item_col, label_col, split_col, root, text_col, cat, cont, ignore, encoding, label_delim)):

@@ -246,8 +246,8 @@ def found(tmp_path):
     preds, true = make(300, vocab=['ant', 'b,"ee', 'cat', '7'])
     issues, out = find_label_issues(preds), tmp_path/'found'
     preds.save(out/'predictions'); write_issues(issues, out/'issues.csv')
-    pd.DataFrame(dict(text=[f'the text of {k}' for k in range(300)], y='ant')).to_csv(tmp_path/'t.csv', index=False)
-    (out/'summary.json').write_text(json.dumps(dict(settings=dict(kind='text', text_col='text'))))
+    pd.DataFrame(dict(text=[f'the text of {k}' for k in range(300)], y=preds.label_names(preds.given_label))).to_csv(tmp_path/'t.csv', index=False)
+    (out/'summary.json').write_text(json.dumps(dict(settings=dict(kind='text', read=dict(text_col='text', label_col='y')))))
     (out/'source.json').write_text(json.dumps(dict(settings=dict(source=str(tmp_path/'t.csv')))))
     return out, preds, true, issues
 
