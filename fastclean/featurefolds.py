@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from .binary import class_likelihood
-from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, number_repeats, versions
+from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, encode_name, number_repeats, to_jsonable, versions
 from .features import Backbone, image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
 from .heads import JoinedHeads, KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
@@ -107,7 +107,9 @@ class FeatureFolds:
         for k in range(self.n_splits):
             f = self._fold(k)
             arrays |= {f'fold-{k}.{nm}': f[nm] for nm in ('weights', 'offset', 'scale')}
-        with atomic_path(folder, folder=True) as t: save_file(arrays, t/'heads.safetensors', metadata={k: str(v) for k, v in self._meta().items() if k in ('backbone', 'image_size')} | (dict(words=json.dumps(self.words.terms)) if self.words else {}))
+        about = dict(kind=self.kind, vocab=to_jsonable(list(self.vocab)), multi_label=self.multi_label, folds=self.n_splits, backbone=self._net.name, version=self._net.version, image_size=self.image_size,
+                     weights=None if self.weights is None else encode_name(os.path.abspath(self.weights)), words=self.words.terms if self.words else None)
+        with atomic_path(folder, folder=True) as t: save_file(arrays, t/'heads.safetensors', metadata=dict(about=json.dumps(about)))
         return Path(folder)
 
     # ---- reading

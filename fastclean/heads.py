@@ -61,6 +61,17 @@ class KernelMap:
         names = ('mean', 'scale', 'directions', 'landmarks', 'root', 'centre', 'gamma')
         return {f'{prefix}{nm}': np.ascontiguousarray(np.atleast_1d(getattr(self, nm)), dtype=np.float32) for nm in names}
 
+    @classmethod
+    def from_arrays(cls,
+        arrays, # Arrays by name, as `arrays` gives them
+        prefix:str='', # Before each name
+    )->'KernelMap': # As it was fitted
+        "A fitted map from what it consists of."
+        new = cls()
+        for nm in ('mean', 'scale', 'directions', 'landmarks', 'root', 'centre', 'gamma'): setattr(new, nm, np.asarray(arrays[prefix + nm]))
+        new.gamma = new.gamma[0]
+        return new
+
     def _kernel(self, x): return np.exp(-self.gamma*_sq_dist(self.reduce(x), self.landmarks))@self.root
 
     def __call__(self,

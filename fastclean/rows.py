@@ -165,6 +165,20 @@ class WordCounts:
         "The weight of each term and the directions."
         return {f'{prefix}idf': self.tfidf.idf_.astype(np.float32), f'{prefix}components': self.svd.components_.astype(np.float32)}
 
+    @classmethod
+    def from_arrays(cls,
+        arrays, # Arrays by name, as `arrays` gives them
+        terms, # The words and pairs, in the order of the arrays
+        prefix:str='', # Before each name
+    )->'WordCounts': # As it was fitted
+        "Fitted words from what they consist of."
+        new, components = cls(), np.asarray(arrays[prefix + 'components'])
+        new.tfidf.vocabulary = {t: i for i, t in enumerate(terms)}
+        new.tfidf.idf_ = np.asarray(arrays[prefix + 'idf'])
+        new.svd = TruncatedSVD(len(components))
+        new.svd.components_ = components
+        return new
+
     def __call__(self,
         texts, # Texts, (n,)
     )->np.ndarray: # float32, (n, n_components), rows of length 1, or 0 where none of the words is known

