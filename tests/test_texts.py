@@ -121,7 +121,7 @@ def test_words_are_a_second_view(tmp_path, features):
     assert written['words.components'].shape[1] == len(kf.words.terms) and written['fold-0.weights'].shape == (z.shape[1], 2)
     heads = SavedHeads(tmp_path/'model')
     own = np.mean([RidgeHead(f['weights'], f['offset'], f['scale'][0])(kf._z) for f in map(kf._fold, range(5))], 0)
-    said = heads([*d.text, '  '])
+    said = heads([*kf._texts, "  "])
     assert heads.vocab == list(kf.vocab) and np.allclose(said[:-1], own, atol=2e-3) and np.isnan(said[-1]).all()
 
 @needs_model
