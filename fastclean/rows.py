@@ -163,7 +163,7 @@ class WordCounts:
         prefix:str='', # Before each name
     )->dict: # Arrays by name, float32
         "The weight of each term and the directions."
-        return {f'{prefix}idf': self.tfidf.idf_.astype(np.float32), f'{prefix}components': self.svd.components_.astype(np.float32)}
+        return {f'{prefix}idf': self.tfidf.idf_.astype(np.float32), f'{prefix}components': np.ascontiguousarray(self.svd.components_, dtype=np.float32)}
 
     @classmethod
     def from_arrays(cls,
