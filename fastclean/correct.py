@@ -97,13 +97,15 @@ def _chosen(f, action, threshold, pseudo, per_class):
     mine, drop = f.decision.notna().to_numpy(), (f.decision == 'drop').to_numpy()
     new = f.given_label.isna().to_numpy() & ~mine
     differ = np.array([repr(a) != repr(b) for a, b in zip(f.given_label, f.new_label)], dtype=bool)
-    take = drop | (~new & differ & (mine | ((f.wrong if action == 'prune' else f.prob) >= threshold).to_numpy()) if action in ('relabel', 'prune') else ~new)
+    found = ~new & ~mine
+    if action in ('relabel', 'prune'): found &= differ & ((f.wrong if action == 'prune' else f.prob) >= threshold).to_numpy()
+    take = drop | mine & differ | found
     if pseudo is not None:
         at = np.flatnonzero(new & (f.prob >= pseudo).to_numpy())
         best = f.iloc[at].sort_values('prob', ascending=False, kind='stable')
         if per_class is not None: best = best[best.groupby('new_label', sort=False).cumcount() < per_class]
         take[best.index] = True
-    return take, np.where(drop, 'prune', np.where(new, 'pseudo', action))
+    return take, np.select([drop, mine, new], ['prune', 'relabel', 'pseudo'], action)
 
 def plan_corrections(
     corrections, # A table of issues, `Corrections`, or a file: see `read_corrections`
@@ -148,13 +150,18 @@ def _make_plan(c, data, vocab, settings, preds):
     out = refusals()
     if action in ('relabel', 'prune'): f, out = _keep_classes(f, data)
     f = f[['item', 'split', 'action', 'given_label', 'new_label', 'prob', 'weight']].reset_index(drop=True)
-    return Plan(f, pd.concat([checked.refused, out], ignore_index=True), settings, len(data), _soft_targets(preds, action))
+    return Plan(f, pd.concat([checked.refused, out], ignore_index=True), settings, len(data), _soft_targets(preds, action, checked.frame))
 
-def _soft_targets(preds, action):
+def _soft_targets(preds, action, f):
+    "The posterior of all items; of those that a person has decided, the decision."
     if action != 'soft': return None
     if preds is None: raise ValueError("action='soft' needs the predictions: give preds=, the `Predictions` that the issues were found in")
     if preds.multi_label: raise ValueError('soft targets are for data with one label for each item')
-    return pd.DataFrame(label_posterior(preds), index=pd.Index(preds.items, dtype=object), columns=preds.vocab)
+    t, f = np.array(label_posterior(preds)), f[f.decision.notna().to_numpy()]
+    at, k = pd.Index(preds.items, dtype=object).get_indexer(f['item']), pd.Index(preds.vocab, dtype=object).get_indexer(f.new_label)
+    known = (at >= 0) & (k >= 0)
+    t[at[known]] = np.eye(len(preds.vocab), dtype=t.dtype)[k[known]]
+    return pd.DataFrame(t, index=pd.Index(preds.items, dtype=object), columns=preds.vocab)
 
 # %% ../nbs/12g_correct.ipynb #00000013
 def _frame_names(df, item_col):

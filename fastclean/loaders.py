@@ -189,6 +189,7 @@ def _relabel_rows(ds, ys): return ds.new(ds.items.assign(**{tabular_target(ds): 
 
 def _relabel(ds, tfm):
     tl = _target_tl(ds)
+    if tl is None: return ds   # items without a label
     new = tl._new(tl.items)
     new.tfms, new.types = Pipeline([tfm], split_idx=tl.tfms.split_idx), [tl.types[0], tl.types[-1]]
     return type(ds)(tls=L([new if o is tl else o for o in ds.tls]), n_inp=ds.n_inp)
@@ -210,9 +211,10 @@ def relabel_dls(
     if isinstance(dls.train_ds, Tabular):
         parts = [_relabel_rows(dl.dataset, np.asarray(labels[i])) if i in labels else dl.dataset for i, dl in enumerate(dls.loaders)]
         return type(dls)(*[dl.new(ds) for dl, ds in zip(dls.loaders, parts)], path=dls.path, device=dls.device)
-    if tl is None: raise ValueError('other labels need fastai Datasets with one target; these DataLoaders hold something else')
+    if tl is None: raise ValueError('other labels need fastai Datasets with one target, and these DataLoaders hold something else: put the labels into the data, and make the DataLoaders from these')
     for d, ys in labels.items():
         src, old = _target_tl(dls[d].dataset), given_labels(dls[d].dataset)
+        if src is None: raise ValueError(f'the items of dataset {d} have no labels that could be changed: put them into the data, and make the DataLoaders from these')
         if len(ys) != len(old): raise ValueError(f'{len(ys):,} labels for the {len(old):,} items of dataset {d}')
         new.update({_key(_item(src, i)): int(y) for i, y in enumerate(ys) if y not in (-1, old[i])})
     tfm = Relabel(tl.tfms, new)

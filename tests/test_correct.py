@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders
 from fastai.text.all import TextDataLoaders
-from fastai.vision.all import CategoryBlock, ColReader, ColSplitter, DataBlock, ImageBlock, ImageDataLoaders, MultiCategoryBlock, PILImageBW, Resize
+from fastai.vision.all import CategoryBlock, ColReader, ColSplitter, DataBlock, ImageBlock, ImageDataLoaders, ItemGetter, MultiCategoryBlock, PILImageBW, Resize, TfmdLists, Transform, TransformBlock, torch
 from PIL import Image
 
 from fastclean.clean import dls_frame
@@ -18,7 +18,8 @@ from fastclean.correct import *
 from fastclean.corrections import _array_corrections, _corrections, write_corrections
 from fastclean.data import read_source
 from fastclean.issues import find_label_issues, write_issues
-from fastclean.loaders import given_labels
+from fastclean.loaders import given_labels, source_dls
+from fastclean.parts import read_parts
 from fastclean.undo import undo
 
 def write(path, value=0):
@@ -203,6 +204,101 @@ def test_several_labels_in_dataloaders(tmp_path):
     assert new.one_batch()[1].shape == (8, 3)
     cut = dls.clean(table, 'prune')
     assert len(cut.train_ds) + len(cut.valid_ds) + len(cut.corrections) == 60
+
+def decide(issues, path):
+    "Three of the suspects, decided by a person: kept, relabelled to a class that nobody suggested, dropped; as a file and as a frame."
+    from fastclean.review import Review
+    review, (a, b, c) = Review(issues, path), issues[issues.is_label_issue].iloc[:3].itertuples()
+    other, = set(CLASSES) - {b.given_label, b.suggested_label}
+    review.decide(a.item, 'keep'); review.decide(b.item, 'relabel', other); review.decide(c.item, 'drop')
+    return (a, b, c), other, review
+
+@pytest.mark.parametrize('form', ['file', 'frame'])
+def test_decisions_count_more_than_what_was_found(folder, issues, tmp_path, form):
+    dls = ImageDataLoaders.from_folder(folder, item_tfms=Resize(8), bs=8, num_workers=0)
+    before = dls_frame(dls).set_index('item').given_label
+    (a, b, c), other, review = decide(issues, tmp_path/'d.csv')
+    said = tmp_path/'d.csv' if form == 'file' else review.frame
+    for given, n in ((issues, 11), (None, 2), (tmp_path/'issues.csv', 11)):
+        if n == 11: write_issues(issues, tmp_path/'issues.csv')
+        new = dls.clean(given, decisions=said)
+        now = dls_frame(new).set_index('item').given_label
+        assert now[a.item] == a.given_label and now[b.item] == other and c.item not in now and len(now) == 119
+        assert new.corrections.counts() == (dict(relabel=10, prune=1) if n == 11 else dict(relabel=1, prune=1)) and sum(now != before[now.index]) == n - 1
+        assert list(given_labels(new.train_ds)) == [CLASSES.index(now[i]) for i, s in zip(dls_frame(new)['item'], dls_frame(new)['split']) if s == 'train'] and new.one_batch()[0].shape[0] == 8
+    pruned = dls.clean(issues, 'prune', decisions=said)
+    now = dls_frame(pruned).set_index('item').given_label
+    assert pruned.corrections.counts() == dict(prune=10, relabel=1) and now[a.item] == a.given_label and now[b.item] == other and len(now) == 110
+
+def test_decisions_beside_weights_and_soft_targets(folder, issues, tmp_path):
+    dls = ImageDataLoaders.from_folder(folder, item_tfms=Resize(8), bs=8, num_workers=0)
+    (a, b, c), other, review = decide(issues[issues['split'] == 'train'], tmp_path/'d.csv')
+    source = read_source(folder)
+    w, soft = (dls.clean(issues, o, preds=record(source, truth(source)), decisions=review.frame) for o in ('reweight', 'soft'))
+    for new in (w, soft):
+        items = dls_frame(new)[dls_frame(new)['split'] == 'train']['item'].tolist()
+        assert c.item not in items and len(items) == 89 and dls_frame(new).set_index('item').given_label[b.item] == other
+    weights = dict(zip(items, w.weights))
+    assert weights[a.item] == weights[b.item] == 1 and sum(o < .5 for o in weights.values()) == 6 and len(w.one_batch()[0]) == 8
+    targets = dict(zip(items, soft.soft_targets))
+    assert targets[a.item].tolist() == [float(v == a.given_label) for v in CLASSES] and targets[b.item].tolist() == [float(v == other) for v in CLASSES]
+    found = dls.clean(issues, 'soft', preds=record(source, truth(source)))
+    for i, t in zip(dls_frame(found)['item'], found.soft_targets): assert i in (a.item, b.item, c.item) or (targets[i] == t).all()
+
+def test_decisions_that_cannot_be_used(folder, issues, tmp_path):
+    dls = ImageDataLoaders.from_folder(folder, item_tfms=Resize(8), bs=8, num_workers=0)
+    said = pd.DataFrame(dict(item=[issues['item'][0], 'nowhere.png'], label=['', 'bee'], action=['drop', 'relabel']))
+    new = dls.clean(decisions=said)
+    assert new.corrections.counts() == dict(prune=1) and len(dls_frame(new)) == 119 and list(new.corrections.refused.reason) == ['it is not in the data']
+    (tmp_path/'empty.csv').write_text('item,label,action\n')
+    same = dls.clean(decisions=tmp_path/'empty.csv')
+    assert len(same.corrections) == 0 and same is not dls and dls_frame(same).equals(dls_frame(dls))
+    for args, says in ((dict(), 'issues, or decisions, or both'), (dict(decisions=said[1:]), 'none of the items of the decisions'), (dict(decisions=tmp_path/'gone.csv'), 'not there'),
+                       (dict(issues=plan_corrections(issues), decisions=said), 'made already'), (dict(decisions=said.drop(columns='item')), "no column 'item'")):
+        with pytest.raises(ValueError, match=says): dls.clean(**args)
+
+def test_decisions_on_rows_of_a_table():
+    df = pd.DataFrame(dict(a=np.arange(40.) % 2, y=np.where(np.arange(40) % 2, 'yes', 'no')), index=[f'r{i}' for i in range(40)])
+    dls = TabularDataLoaders.from_df(df, procs=[Normalize], cont_names=['a'], y_names='y', valid_idx=list(range(30, 40)), bs=8)
+    new = dls.clean(decisions=pd.DataFrame(dict(item=['r1', 'r2', 'r31', 'r32'], label=['no', None, None, 'yes'], action=['relabel', 'drop', 'drop', 'relabel'])))
+    now = dls_frame(new).set_index('item').given_label
+    assert (len(new.train_ds), len(new.valid_ds)) == (29, 9) and {i for i in now.index if now[i] != df.y[i]} == {'r1', 'r32'} and new.corrections.counts() == dict(relabel=2, prune=2)
+    assert len(new.one_batch()[0]) == 8 and list(dls_frame(dls).given_label) == list(df.y[dls_frame(dls)['item']])
+
+def test_items_without_a_name_are_found_as_predictions_call_them():
+    "They are numbered; in a record those of the validation set begin with `valid/`."
+    items = [(torch.tensor([float(i)]), 'ab'[i % 2]) for i in range(20)]
+    block = DataBlock((TransformBlock, CategoryBlock(vocab=['a', 'b'])), getters=[ItemGetter(0), ItemGetter(1)], splitter=lambda o: (list(range(15)), list(range(15, 20))))
+    dls = block.dataloaders(items, bs=4, num_workers=0)
+    names = [f'valid/{i}' if s == 'valid' else str(i) for s, n in (('train', 15), ('valid', 5)) for i in range(n)]
+    assert [o for p in read_parts(dls) for o in p.names] == names
+    y = np.array([i % 2 for i in range(20)]); wrong = np.arange(20) % 9 == 0
+    p = np.where(np.eye(2)[y ^ wrong], .98, .02).astype(np.float32)
+    table = find_label_issues(Predictions.from_arrays(y, p, ['a', 'b'], names, ['train']*15 + ['valid']*5))
+    assert set(table['item'][table.is_label_issue]) == {'0', '9', 'valid/3'}
+    said = pd.DataFrame(dict(item=['valid/1', '4', '9'], label=['b', None, None], action=['relabel', 'drop', 'keep']))
+    new = dls.clean(table, decisions=said)
+    assert new.corrections.counts() == dict(relabel=3, prune=1) and len(new.corrections.refused) == 0
+    assert list(given_labels(new.train_ds)) == [1, *y[1:4], *y[5:15]] and list(given_labels(new.valid_ds)) == [1, 1, 1, 1, 1]
+
+def test_lists_without_labels_can_lose_items():
+    "A `TfmdLists` has no labels that fastclean could change; items of it can be dropped, and what cannot be done is said."
+    class Pair(Transform):
+        vocab = ['a', 'b']
+        def encodes(self, o): return torch.tensor([float(o)]), torch.tensor(o % 2)
+    dls = TfmdLists(list(range(20)), [Pair()], splits=(list(range(15)), list(range(15, 20)))).dataloaders(bs=4, num_workers=0)
+    new = dls.clean(decisions=pd.DataFrame(dict(item=['3', '17'], label=None, action='drop')))
+    assert list(new.train_ds.items) == [i for i in range(15) if i != 3] and list(new.valid_ds.items) == [15, 16, 18, 19] and len(new.one_batch()) == 2
+    with pytest.raises(ValueError, match='put the labels into the data'): dls.clean(decisions=pd.DataFrame(dict(item=['3', '17'], label=['b', None], action=['relabel', 'drop'])))
+
+def test_items_without_labels_beside_others(folder):
+    src = read_source(folder)
+    none = src.frame.index[src.frame['split'] == 'valid'][:5]
+    src.frame.loc[none, 'given_label'] = None; src.frame.loc[none, 'split'] = 'unlabelled'
+    dls, first, blank = source_dls(src, 8), src.frame['item'][0], src.frame['item'][none[0]]
+    new = dls.clean(decisions=pd.DataFrame(dict(item=[first, blank], label=['cow', None], action=['relabel', 'drop'])))
+    assert dls_frame(new).set_index('item').given_label[first] == 'cow' and [len(d.dataset) for d in new.loaders] == [90, 25, 4]
+    with pytest.raises(ValueError, match='no labels that could be changed'): dls.clean(decisions=pd.DataFrame(dict(item=[blank], label=['cow'])))
 
 # ---- folders
 
