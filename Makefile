@@ -36,9 +36,9 @@ pytest: $(READY)    ## The tests in tests/
 nbtest: $(READY)    ## The notebooks' own tests
 	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print
 
-test-browser: $(READY)    ## The report and the audit in a real browser (Debian: apt-get install chromium)
+test-browser: $(READY)    ## The report, the audit and the review in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
-	$(TESTENV) python -m pytest tests/test_report.py tests/test_audit.py
+	$(TESTENV) python -m pytest tests/test_report.py tests/test_audit.py tests/test_app.py
 
 LABELSTUDIO ?= $(VENV)/labelstudio/bin/label-studio
 $(VENV)/labelstudio/bin/label-studio:

@@ -35,7 +35,7 @@ def main(
 )->int: # Exit code: 0, or 2 for wrong usage or bad input
     "Run the command line."
     from fastprogress import fastprogress
-    from fastclean import actions, auditing, noising, training   # noqa: F401: their commands join the others
+    from fastclean import actions, auditing, noising, reviewing, training   # noqa: F401: their commands join the others
     from fastclean.labelstudio import commands                   # noqa: F401
     fastprogress.NO_BAR = not sys.stdout.isatty()   # bars that move are no use in a log
     if fastprogress.NO_BAR: fastprogress.print = lambda *args, **kwargs: None   # it tries out its block on the screen all the same

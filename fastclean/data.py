@@ -8,7 +8,7 @@ __all__ = ['IMAGE_SUFFIXES', 'KINDS', 'Source', 'item_path', 'read_source', 'dig
 # %% ../nbs/01_data.ipynb #00000002
 import os, re, stat
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +46,6 @@ class Source:
         "Where each item lies."
         if self.rows is not None: raise ValueError('the items are rows of a table, not files: see rows')
         return [self.root/o for o in self.frame['path']]
-
-    def without(self,
-        items, # Names of items
-    )->'Source': # A copy
-        "The same data without some of their items."
-        keep = ~self.frame['item'].isin(list(items)).to_numpy(bool)
-        return replace(self, frame=self.frame[keep].reset_index(drop=True), rows=None if self.rows is None else self.rows[keep])
 
     def __len__(self): return len(self.frame)
 

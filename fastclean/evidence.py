@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .features import nearest
 from .interpret import GIVEN, MUTED, SUGGESTED, _Figure, _draw_head, _draw_seen, _draw_tile, _fit, _nothing, _text, _worst, item_image, shown_name
 
 # %% ../nbs/12d_evidence.ipynb #00000007
@@ -95,6 +94,7 @@ def _centre(x, block):
 
 def _nearest_among(x, mean, query, among, m, block):
     "The m items of `among` that are nearest to each of `query`, and their cosines."
+    from fastclean.features import nearest   # brings torch, which those who only show evidence do without
     best = np.zeros((len(query), 0), int), np.zeros((len(query), 0), np.float32)
     for s in range(0, len(among), block):
         part = among[s:s + block]

@@ -52,9 +52,8 @@ class Review:
         given = self.issues.given_label.iat[self._row[item]] if item in self._row else None
         return ('keep', given) if label is None or label == given else ('relabel', label)
 
-    def _write(self):
-        rows = [(i, '' if act == 'drop' or label is None else str(label), act) for i, (act, label) in self._said.items()]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _write(self, said):
+        rows = [(i, '' if act == 'drop' or label is None else str(label), act) for i, (act, label) in said.items()]
         with atomic_path(self.path) as f: pd.DataFrame(rows, columns=['item', 'label', 'action']).to_csv(f, index=False, encoding='utf-8', errors='surrogateescape', lineterminator='\n')
         st = self.path.stat()
         self._stat = st.st_mtime_ns, st.st_size, st.st_ino
@@ -66,7 +65,12 @@ class Review:
     def _change(self, f):
         "Change what is said, and write it, while nobody else does."
         try:
-            with self._locked(): self.refresh(); out = f(self._said); self._write(); return out
+            with self._locked():
+                said = dict(self.refresh()._said)
+                out = f(said)
+                self._write(said)
+            self._said = said   # not before it is on disk
+            return out
         except Timeout as e: raise CacheLockedError(f'{encode_name(self.path)} is being written by another program: try again') from e
 
     # ---- deciding
@@ -90,6 +94,14 @@ class Review:
         if action != 'drop' and new not in self.vocab: raise ValueError(f'{item!r} has no label to keep' if new is None else f'{new!r} is not one of the classes')
         if action == 'relabel' and new == r.given_label: action = 'keep'
         def _put(said): said.pop(item, None); said[item] = action, new   # at the end: it is the last one
+        self._change(_put)
+
+    def take(self,
+        decisions:pd.DataFrame, # Columns item and label (None: the given one is right), such as the answers of an audit
+    ):
+        "Take decisions over, all at once; they replace earlier ones."
+        def _put(said):
+            for i, label in zip(decisions['item'], decisions.label): said.pop(i, None); said[i] = self._as_said(i, None if label is None or label != label else str(label))
         self._change(_put)
 
     def forget(self,

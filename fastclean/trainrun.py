@@ -33,6 +33,7 @@ from PIL import Image
 from .callback.checkpoint import Checkpoint
 from .core import atomic_path, versions
 from .data import Source
+from .decisions import leave_out
 from .featurefolds import FeatureFolds
 from .folds import fold_ids
 from .frozen import Squeeze, _Labels, dropout_head, feature_dls, feature_learner, image_learner, sentence_learner
@@ -84,7 +85,7 @@ def readable(
         try: to_rgb(PILImage.create(f), 8)
         except Exception: bad.append(item)   # a decoder can fail in any way
     if len(bad) == len(src): raise ValueError('none of the items can be read as an image')
-    return src.without(bad), bad
+    return leave_out(src, bad), bad
 
 NETWORKS = dict(image='small_net', text='AWD_LSTM', table='TabularModel') # what is trained whole, by the kind of items, unless an architecture is named
 
@@ -249,7 +250,7 @@ def train_source(
         if preds is None: preds = folds.predictions()
     dls, make = (feature_dls(folds), partial(feature_learner, head=dropout_head)) if frozen else _network(src, size, arch, weights, augment or METHODS[method].course == 'two')
     names = src.frame['item'][(src.frame.split == 'valid') & src.frame.given_label.notna()]
-    if frozen: unreadable, src, names = list(folds.unreadable), src.without(folds.unreadable), [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
+    if frozen: unreadable, src, names = list(folds.unreadable), leave_out(src, folds.unreadable), [o for o, ok, s in zip(folds.items, folds.ok, folds.split) if ok and s == 'valid']
     judged = _judged(dls, names, true, src.vocab)
     n, epochs, histories = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch), []
     def _watch(step):

@@ -1,5 +1,5 @@
 "A headless Chromium for tests, spoken to through a pipe (Chrome DevTools Protocol): nothing but the standard library and the browser."
-import base64, json, os, shutil, subprocess, tempfile
+import base64, json, os, shutil, subprocess, tempfile, time
 from pathlib import Path
 
 CHROMIUM = next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
@@ -54,6 +54,17 @@ class Browser:
         if 'exceptionDetails' in r: raise RuntimeError(json.dumps(r['exceptionDetails'])[:2000])
         return r['result'].get('value')
 
+    def until(self, code, seconds=30):
+        "Wait until an expression is true."
+        end = time.monotonic() + seconds
+        while not self.js(code):
+            if time.monotonic() > end: raise TimeoutError(f'{code} has not come true; the page says: {self.js("document.body.innerText")[:500]}')
+            time.sleep(.1)
+
+    def key(self, key, code=None):
+        "Press a key."
+        for t in ('keyDown', 'keyUp'): self.call('Input.dispatchKeyEvent', type=t, key=key, code=code or f'Key{key.upper()}', windowsVirtualKeyCode=ord(key.upper()) if len(key) == 1 else dict(ArrowLeft=37, ArrowRight=39)[key], **(dict(text=key) if t == 'keyDown' and len(key) == 1 else {}))
+
     def size(self, width, height=900, dark=False, media='', scripts=True):
         "Set the window, the colour scheme, the medium, and whether scripts run."
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
@@ -61,9 +72,9 @@ class Browser:
         self.call('Emulation.setScriptExecutionDisabled', value=not scripts)
 
     def open(self, path):
-        "Load a file and wait until it is there."
+        "Load a file, or an address, and wait until it is there."
         self.events = []
-        self.call('Page.navigate', url=Path(path).resolve().as_uri())
+        self.call('Page.navigate', url=path if str(path).startswith('http') else Path(path).resolve().as_uri())
         while not any(e.get('method') == 'Page.loadEventFired' for e in self.events): self.events.append(self._message())
 
     def problems(self):
@@ -76,7 +87,7 @@ class Browser:
         if full and not clip:
             s = self.call('Page.getLayoutMetrics')['cssContentSize']
             clip = dict(x=0, y=0, width=s['width'], height=min(s['height'], 12000), scale=1)
-        r = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=True, **({'clip': clip} if clip else {}))
+        r = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=bool(full or clip), **({'clip': clip} if clip else {}))
         Path(path).write_bytes(base64.b64decode(r['data']))
 
     def pdf(self, path):
