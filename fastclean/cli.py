@@ -207,8 +207,10 @@ def _conclude(out, issues, summary):
     if summary['sure'] != 'no' and summary['issues']['total']:
         s, q = summary['settings'], shlex.quote(o)
         how = ''.join(f' --{k.replace("_", "-")} {shlex.quote(str(s[k]))}' for k in ('label_col', 'label_delim', 'text_col') if s.get(k))
-        _say(f'Then     fastclean audit {q}    how good the list is, from fifty labels that you check', f"         fastclean correct {shlex.quote(s.get('source', 'SRC'))} CORRECTED --issues {q}{how}    a copy with the labels put right")
-        if not s.get('label_delim'): _say(f"         fastclean train {shlex.quote(s.get('source', 'SRC'))} --found {q}{how}    a model that the wrong ones do not lead astray")
+        src, one = shlex.quote(s.get('source', 'SRC')), not s.get('label_delim')
+        steps = [*([f'fastclean review {q}    decide about them yourself, in a browser'] if one else []), f'fastclean audit {q}    how good the list is, from fifty labels that you check',
+                 f'fastclean correct {src} CORRECTED --issues {q}{how}    a copy with the labels put right', *([f'fastclean train {src} --found {q}{how}    a model that the wrong ones do not lead astray'] if one else [])]
+        _say(*(f'{"Then" if i == 0 else "":9}{o}' for i, o in enumerate(steps)))
     _say(f"({summary['seconds']:.0f} s)")
 
 _Src = Annotated[Path, typer.Argument(help='Folder with a sub-folder per class, or a CSV, TSV or parquet file.')]

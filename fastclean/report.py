@@ -162,7 +162,9 @@ def next_steps(
     how = [o for k in _READ if settings.get(k) and settings[k] != dict(valid_col='is_valid').get(k) for o in ('--' + k.replace('_', '-'), settings[k])]
     again = f'{dst}/{Path(src).name}' if dst != Path(src).name + '-corrected' else dst
     found = encode_name(found)
-    return (('Look at the suspects above. The obvious ones are wrong whatever one assumes about the model; decide on the possible ones by eye.', ''),
+    decide = () if settings.get('label_delim') else ((
+        "Decide yourself, in a browser: keep, relabel or drop, with the mouse or a key; it writes the corrected copy, too. It needs pip install 'fastclean[app]'.", _shell('fastclean', 'review', found)),)
+    return (('Look at the suspects above. The obvious ones are wrong whatever one assumes about the model; decide on the possible ones by eye.', ''), *decide,
             ('How good is this list, and what has it missed? Some labels, drawn at random for you to judge, tell.', _shell('fastclean', 'audit', found)),
             ('Write a copy with the suggested labels. The source stays as it is, --dry-run only says what would be changed, and --threshold .95 changes only what is all but certain.',
              _shell('fastclean', 'correct', src, dst, '--issues', found, *how)),
