@@ -29,8 +29,10 @@ from .plots import *
 from .evidence import label_evidence, plot_evidence
 from .interpretation import CleanlabInterpretation
 from .report import *
+from .review import Review
 from .audit import audit, audit_result, confirm, read_audit, write_audit
 from .auditpage import write_audit_page
+from .cleaner import SuspectCleaner
 from .losses import *
 from .recipe import unfreezing_groups, unfreezing_stages
 from .callback.core import train_items

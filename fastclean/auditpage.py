@@ -32,7 +32,7 @@ def _offered(row, vocab, rng):
 
 def _look(o, size):
     "What there is to see, large."
-    if isinstance(o, str): return f'<div class="words"><p>{_esc(o.strip()[:10_000])}</p></div>'
+    if isinstance(o, str): return f'<div class="words"><p>{"<br>".join(map(_esc, o.strip()[:10_000].expandtabs(4).splitlines()))}</p></div>'
     if o is None or isinstance(o, dict): return _picture(o)
     tiny = ' tiny' if max(o.size) < 64 else ''
     if tiny: o = o.resize((4*o.width, 4*o.height), 0)
