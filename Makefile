@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser test-labelstudio docs export readme clean
+.PHONY: help demo test check pytest nbtest test-browser test-labelstudio tutorials docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -49,6 +49,9 @@ $(VENV)/labelstudio/bin/label-studio:
 test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label Studio, which is installed and started; in a browser, too
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python tests/label_studio.py '$(LABELSTUDIO)' python -m pytest tests/test_labelstudio.py -rs -s
+
+tutorials: $(READY)    ## The tutorials in their small setting; their data lie in fastai's data folder or are downloaded
+	$(TESTENV) python tools/tutorials.py
 
 docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
 	$(TESTENV) python tools/docs.py --build

@@ -90,11 +90,13 @@ def code_below(source): return '````{admonition} Source\n:class: dropdown\n```py
 class Names:
     "Where each documented name is explained, and which page a notebook becomes."
     def __init__(self, books):
-        self.pages, self.at, self.rooms = {}, {}, {'Questions': [f'howto/{o}' for o in HOWTO], 'Guides': ['comparison'], **{room: [] for room in ROOMS}}
+        self.pages, self.at, self.rooms = {}, {}, {'Tutorials': [], 'Questions': [f'howto/{o}' for o in HOWTO], 'Guides': ['comparison'], **{room: [] for room in ROOMS}}
         for f, nb in books.items():
             module = module_of(nb)
-            self.pages[f.name] = f'api/{module}' if module else 'index' if f.stem == 'index' else f'guides/{f.stem}'
-            if f.stem != 'index': self.rooms[next((k for k, v in ROOMS.items() if re.match(v, f.name)), 'Guides') if module else 'Guides'].append(self.pages[f.name])
+            lesson = f.parent.name == 'tutorials'
+            self.pages[f.name] = f'api/{module}' if module else 'index' if f.stem == 'index' else f'{"tutorials" if lesson else "guides"}/{f.stem}'
+            room = next((k for k, v in ROOMS.items() if re.match(v, f.name)), 'Guides') if module else 'Tutorials' if lesson else 'Guides'
+            if f.stem != 'index': self.rooms[room].append(self.pages[f.name])
             for c in nb.cells:
                 if module and 'export' in directives(c):
                     for name in defined(c.source): self.at.setdefault(name, []).append(f'{module}.{name}')
@@ -120,19 +122,24 @@ def prose(text, names, here, module):
         return re.sub(r'`([\w.]+(?:\(\))?)`', lambda m: names.link(m, module), p)
     return ''.join(map(part, re.split(r'(?ms)(^```.*?^```$|^#+ .*?$|!?\[[^\[\]]*\]\([^)\s]*\))', text)))
 
+def shown_code(c, have):
+    "A cell of code, without what its directives hide."
+    tags = [tag for name, tag in dict(echo='remove-input', output='remove-output').items() if name in have]
+    return new_code_cell(re.sub(r'(?m)^#\|.*\n', '', c.source), outputs=c.outputs, metadata=dict(tags=tags))
+
 def page(nb, names, here):
     "A notebook as a reader of the site sees it."
-    module, cells, level = module_of(nb), [], 1
+    module, cells, level, first = module_of(nb), [], 1, next(c for c in nb.cells if c.cell_type == 'markdown')
     say = partial(prose, names=names, here=here, module=module)
-    for i, c in enumerate(nb.cells):
+    for c in nb.cells:
         have = directives(c)
         if c.cell_type == 'markdown':
             if m := re.findall(r'(?m)^(#+) ', re.sub(r'(?ms)^```.*?^```$', '', c.source)): level = len(m[-1])
-            cells.append(new_markdown_cell(say(re.sub(r'(?m)^> *', '', c.source) if i == 0 else c.source)))   # the sentence that says what a page is about
+            cells.append(new_markdown_cell(say(re.sub(r'(?m)^> *', '', c.source) if c is first else c.source)))   # the sentence that says what a page is about
         elif 'export' in have:
             new = [entry(module, name, max(2, level + 1), c.source, say) for name in defined(c.source)]
             if new: cells.append(new_markdown_cell('\n\n'.join([*new, code_below(c.source)])))
-        elif c.cell_type == 'code' and c.source.strip() and not have & {'hide', 'default_exp', 'exporti'}: cells.append(new_code_cell(c.source, outputs=c.outputs))
+        elif c.cell_type == 'code' and c.source.strip() and not have & {'hide', 'default_exp', 'exporti'}: cells.append(shown_code(c, have))
     if here == 'index': cells.append(new_markdown_cell(contents(names)))
     return new_notebook(cells=cells, metadata=dict(language_info=dict(name='python')))
 
