@@ -352,6 +352,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastclean.cards._sides': ('cards.html#_sides', 'fastclean/cards.py'),
                                  'fastclean.cards._suspects': ('cards.html#_suspects', 'fastclean/cards.py'),
                                  'fastclean.cards._witness': ('cards.html#_witness', 'fastclean/cards.py'),
+                                 'fastclean.cards._witnessed': ('cards.html#_witnessed', 'fastclean/cards.py'),
                                  'fastclean.cards.thumbnail': ('cards.html#thumbnail', 'fastclean/cards.py')},
             'fastclean.clean': { 'fastclean.clean.DataLoaders.clean': ('clean.html#dataloaders.clean', 'fastclean/clean.py'),
                                  'fastclean.clean._check_here': ('clean.html#_check_here', 'fastclean/clean.py'),

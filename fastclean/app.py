@@ -16,18 +16,16 @@ from PIL import Image
 from .audit import UNSURE, read_audit, write_audit
 from .auditing import conclude_audit, draw_audit
 from .auditpage import FEW, KEYS, _look
-from .cards import _compared, _esc, _name, _sides
-from .core import CacheLockedError, encode_name, optional_import
+from .cards import _compared, _esc, _name, _sides, _witnessed
+from .core import encode_name, optional_import
 from .evidence import by_suspect
 from .found import read_found
 from .interpret import item_image, shorten, shown_name
-from .review import Review
+from .review import Review, _errors
 
 st = optional_import('streamlit', 'app')
 
 # %% ../nbs/14d_app.ipynb #00000005
-_errors = (ValueError, OSError, CacheLockedError)   # what a user can do something about
-
 def _md(o, n=40):
     "A name as text in Markdown."
     return re.sub(r'([\\`*_{}\[\]()#+\-.!|$:~<>&])', r'\\\1', shorten(shown_name(o), n))
@@ -104,7 +102,7 @@ def _buttons(found, review, number, r):
 
 def _evidence(found, load, near, r, seen):
     "What is most like it under either label, as HTML."
-    sides = [(cls, label, [item_image(o, found.root, load, 160) for o in near[side]]) for side, cls, label in (('suggested', 'for', r.suggested_label), ('given', 'against', r.given_label))]
+    sides = _witnessed(near, r, lambda o: item_image(o, found.root, load, 160))
     return f'<div class="ev"><p class="small">What is most like it, among the items whose label is not doubted:</p>{_compared(seen, sides) if isinstance(seen, dict) else _sides(sides)}</div>'
 
 def _suspects(found, review, load, near, number):
@@ -191,12 +189,12 @@ def _watch(what):
 def _write_copy(found, review, dst, threshold):
     "A corrected copy, by the decisions, and with a threshold by the other suspects' suggestions, too."
     from fastclean.copies import correct_copy
-    from fastclean.correct import plan_corrections
+    from fastclean.correct import THRESHOLD, plan_corrections
     from fastclean.corrections import issue_corrections, read_corrections, with_decisions
     src = found.source
     c = read_corrections(review.path, 'decided')
     if threshold is not None: c = with_decisions(issue_corrections(found.issues), c)
-    plan = plan_corrections(c, threshold=.5 if threshold is None else threshold, data=src.frame, vocab=src.vocab)
+    plan = plan_corrections(c, threshold=THRESHOLD if threshold is None else threshold, data=src.frame, vocab=src.vocab)
     return correct_copy(src.settings['source'], dst, plan, progress=_watch, **found.read)
 
 def _plain(d): return d.astype(object).map(lambda o: '' if o is None or o != o else shown_name(o))

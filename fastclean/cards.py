@@ -74,6 +74,10 @@ def _sides(sides):
     say = lambda cls, label, seen: f'<div class="side {cls}"><span class="cap">labelled <b>{_name(label)}</b></span><div class="ws">{"".join(map(_witness, seen)) or "<p>none that is believed</p>"}</div></div>'
     return f'<div class="sides{rows}">{"".join(say(*o) for o in sides)}</div>'
 
+def _witnessed(near, r, look):
+    "The neighbours of a suspect under the suggested and under the given label, as `_sides` and `_compared` take them."
+    return [(cls, label, [look(o) for o in near[side]]) for side, cls, label in (('suggested', 'for', r.suggested_label), ('given', 'against', r.given_label))]
+
 def _card(r, o, i, sides=None):
     "One suspect as HTML, with its neighbours where there are any."
     tags = ' · '.join(_esc(o) for o in (r.split, r.certainty, 'verified' if r.verified else '') if o)
@@ -92,7 +96,7 @@ def _cards(rows, root, load, budget, evidence=None, share=.45):
     for i, r in enumerate(rows.itertuples()):
         o, names = item_image(r.item, root, load, 208), near.get(suspect_key(r, rows)) if room > 0 else None
         plain = _card(r, o, i)
-        out.append(_card(r, o, i, [(cls, label, [look(n) for n in names[side]]) for side, cls, label in (('suggested', 'for', r.suggested_label), ('given', 'against', r.given_label))]) if names else plain)
+        out.append(_card(r, o, i, _witnessed(names, r, look)) if names else plain)
         room -= len(out[-1].encode()) - len(plain.encode())
         if (budget := budget - len(out[-1].encode())) < 0: break
     return out

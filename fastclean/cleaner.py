@@ -14,15 +14,14 @@ from importlib.resources import files
 import pandas as pd
 
 from .auditpage import _look
-from .cards import _compared, _esc, _name, _prob, _sides
-from .core import CacheLockedError, encode_name, optional_import
+from .cards import _compared, _esc, _name, _prob, _sides, _witnessed
+from .core import encode_name, optional_import
 from .evidence import by_suspect, label_evidence
 from .interpret import item_image, shorten, shown_name
 from .interpretation import CleanlabInterpretation
-from .review import Review
+from .review import Review, _errors
 
 # %% ../nbs/13c_cleaner.ipynb #00000007
-_errors = (ValueError, OSError, CacheLockedError)   # what a user can do something about
 _did = dict(keep='kept', relabel='relabelled', drop='dropped')
 
 def _style(): return f"<style>{files('fastclean').joinpath('cleaner.css').read_text(encoding='utf-8')}</style>"
@@ -145,7 +144,7 @@ class SuspectCleaner:
             todo, d = self.queue[self._at:][:50], self.review.issues
             self._near |= dict.fromkeys(todo, None) | by_suspect(self._ask(suspects=d[d['item'].isin(todo)]))
         if not (near := self._near.get(r.item)): return None
-        return [(cls, label, [self._witness(o) for o in near[side]]) for side, cls, label in (('suggested', 'for', r.suggested_label), ('given', 'against', r.given_label))]
+        return _witnessed(near, r, self._witness)
 
     def _tell(self, note, bad=False): self.note.value = _page(f'<p class="note{" bad" if bad else ""}" role="status">{_esc(note)}</p>') if note else ''
 

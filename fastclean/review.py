@@ -18,6 +18,7 @@ from .tables import read_table
 
 # %% ../nbs/12m_review.ipynb #00000005
 ACTS = ('keep', 'relabel', 'drop')
+_errors = (ValueError, OSError, CacheLockedError)   # what a user can do something about
 
 class Review:
     "Labels in doubt, and what a person decides about them."

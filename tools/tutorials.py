@@ -22,7 +22,7 @@ def is_shown(o):
     if o.get('name') == 'stderr': return False
     data = o.get('data', {})
     bar = set(data) <= {'text/html', 'text/plain'} and '<table' not in data.get('text/html', '') and 'IPython.core.display.HTML' in data.get('text/plain', '')
-    return o.output_type == 'stream' or not bar or 'class="fc-' in data.get('text/html', '')
+    return not bar
 
 def keep(nb, path, seconds):
     "Write a tutorial with what it gave, and how long it took."
