@@ -50,8 +50,8 @@ test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python tests/label_studio.py '$(LABELSTUDIO)' python -m pytest tests/test_labelstudio.py -rs -s
 
-tutorials: $(READY)    ## The tutorials in their small setting; their data lie in fastai's data folder or are downloaded
-	$(TESTENV) python tools/tutorials.py
+tutorials: $(READY) $(LABELSTUDIO)    ## The tutorials in their small setting; their data lie in fastai's data folder or are downloaded
+	$(TESTENV) PATH="$(CURDIR)/$(BIN):$$PATH:$(abspath $(dir $(LABELSTUDIO)))" python tools/tutorials.py
 
 docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
 	$(TESTENV) python tools/docs.py --build

@@ -111,7 +111,7 @@ class Names:
         "A link to another notebook, or to a module's page, as a reference."
         text, url = m[1], m[2]
         if re.match(r'\w+:|#', url): return m[0]
-        page = self.pages.get(url) or (f'api/{url.removesuffix(".html")}' if url.endswith('.html') else None)
+        page = self.pages.get(url.rpartition('/')[2]) or (f'api/{url.removesuffix(".html")}' if url.endswith('.html') else None)
         return f"[{text}]({'../'*here.count('/')}{page}.ipynb)" if page else m[0]
 
 def prose(text, names, here, module):

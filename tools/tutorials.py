@@ -2,7 +2,7 @@
 """Run the tutorials: `tutorials.py` all of them in the small setting, which is a test and keeps nothing; `tutorials.py --full 03_covid_tweets` one in full, whose outputs are written into it.
 
 The small setting is the environment variable FASTCLEAN_SMALL, which each tutorial asks for in its first lines. The data are where fastai keeps its downloads, or are downloaded."""
-import argparse, os, re, socket, sys, time
+import argparse, os, re, shutil, socket, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +37,8 @@ def keep(nb, path, seconds):
 
 def missing(nb):
     "What a tutorial's front matter says that it needs, where it is neither there nor to be had."
+    programs = re.search(r'(?m)^programs: (.+)$', nb.cells[0].source)
+    if gone := [o for o in programs[1].split() if not any(map(shutil.which, o.split('|')))] if programs else []: return gone[0]
     need = re.search(r'(?m)^data: (\S+)( \(by hand\))?$', nb.cells[0].source)
     if not need or (Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'/need[1]).is_dir(): return None
     if need[2]: return need[1]
@@ -46,7 +48,7 @@ def missing(nb):
 def run(path, full, threads):
     "Execute one; whether it went well."
     nb, start = nbformat.read(path, 4), time.time()
-    if name := missing(nb): print(f'{path.stem}: SKIPPED, for {name} is neither in fastai\'s data folder nor can it be downloaded', flush=True); return not full
+    if name := missing(nb): print(f'{path.stem}: SKIPPED, for {name} is not there and cannot be downloaded', flush=True); return not full
     env = dict(os.environ, OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads), MPLBACKEND='module://matplotlib_inline.backend_inline')
     env.pop('FASTCLEAN_SMALL', None)
     if not full: env['FASTCLEAN_SMALL'] = '1'
