@@ -168,10 +168,11 @@ def test_inside_the_folds(name, as_what):
 @each
 def test_with_other_callbacks(name):
     from fastai.callback.tracker import EarlyStoppingCallback
-    trained(MAKE[name](), GradientAccumulation(16), GradientClip(), EarlyStoppingCallback(patience=5))
-    trained(MAKE[name](), loss_func=LabelSmoothingCrossEntropyFlat(), opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))
-    trained(MAKE[name](), opt_func=partial(SGD, mom=.9), fit='fine_tune')
-    trained(MAKE[name](), opt_func=OptimWrapper(opt=torch.optim.SGD(net().parameters(), lr=.1)), splitter=params)
+    ways = [((GradientAccumulation(16), GradientClip(), EarlyStoppingCallback(patience=5)), {}),
+            ((), dict(loss_func=LabelSmoothingCrossEntropyFlat(), opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))),
+            ((), dict(opt_func=partial(SGD, mom=.9), fit='fine_tune')),
+            ((), dict(opt_func=OptimWrapper(opt=torch.optim.SGD(net().parameters(), lr=.1)), splitter=params))]
+    for cbs, how in ways: assert all(o.isfinite().all() for o in weights(trained(MAKE[name](), *cbs, **how)))
 
 @each
 def test_after_an_interruption(name, tmp_path):

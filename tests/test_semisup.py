@@ -248,7 +248,9 @@ def test_a_whole_training(cls, tmp_path):
     assert len(dm.co_divide.history) == 6
 
 @pytest.mark.parametrize('change', [lambda o: o.to_fp16(), lambda o: o.to_bf16(), lambda o: o.add_cb(GradientClip(.1)), lambda o: o.add_cb(BnFreeze())])
-def test_with_callbacks(change): quiet(change(InstanceGM(make_dls(shape=(1, 8, 8)), conv, warmup=1)), 2)
+def test_with_callbacks(change):
+    learn = quiet(change(InstanceGM(make_dls(shape=(1, 8, 8)), conv, warmup=1)), 2)
+    assert np.isfinite(np.array(learn.recorder.values, float)).all() and all(p.isfinite().all() for p in learn.model.parameters())
 
 def test_workers_give_the_same_batches():
     dls = make_dls()
