@@ -7,6 +7,7 @@ __all__ = ['st', 'show_review']
 
 # %% ../nbs/14d_app.ipynb #00000002
 import re, shlex, tempfile
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from .auditpage import FEW, KEYS, _look
 from .cards import _compared, _esc, _name, _sides, _witnessed
 from .core import encode_name, optional_import
 from .evidence import by_suspect
-from .found import read_found
+from .found import Found, read_found
 from .interpret import item_image, shorten, shown_name
 from .review import Review, _errors
 
@@ -34,11 +35,20 @@ def _percent(p): return '> 99 %' if p >= .995 else '< 1 %' if p < .005 else f'{1
 
 def _tell(e): st.session_state.error = ' '.join(encode_name(str(e)).split())
 
+@dataclass
+class _Desk:
+    "What lies before the reviewer."
+    found:Found # The result of `find`
+    review:Review # The decisions on it
+    load:object # Gives the text or the columns of an item; None for images
+    near:dict # Its neighbours, by suspect
+    number:dict # Its row in the predictions, by item
+
 @st.cache_resource(max_entries=4, show_spinner='Reading the result …')
 def _open(folder, decisions, stamp):
     "The result and the decisions on it; read again when `find` has written another."
     found = read_found(folder)
-    return found, Review(found.issues, decisions or found.folder/'decisions.csv', found.preds.vocab), found.loader(telling=True), {} if found.evidence is None else by_suspect(found.evidence), {o: i for i, o in enumerate(found.preds.items)}
+    return _Desk(found, Review(found.issues, decisions or found.folder/'decisions.csv', found.preds.vocab), found.loader(telling=True), {} if found.evidence is None else by_suspect(found.evidence), {o: i for i, o in enumerate(found.preds.items)})
 
 def _picture(found, load, item, size=560): return _look(item_image(item, found.root, load, size), size)
 
@@ -76,19 +86,20 @@ def _doubt(r, said):
     return (f'<div class="doubt"><p class="big"><span class="was">{_name(r.given_label)}</span> <span class="to">→</span> <span class="now">{_name(r.suggested_label)}{"" if r.suggested_prob >= .5 else "?"}</span> <span class="p">{_percent(r.suggested_prob)}</span></p>'
             f'<p class="small">{_esc(r.split)} · {_esc(r.certainty or "not marked")} · <bdi class="item">{_esc(r.item)}</bdi></p>{mine}</div>')
 
-def _others(found, number, r, most=3):
+def _others(desk, r, most=3):
     "The likeliest classes beside the given and the suggested one, with their probabilities."
-    p = (found.preds.pred_probs if found.posterior is None else found.posterior)[number[r.item]]
+    found = desk.found
+    p = (found.preds.pred_probs if found.posterior is None else found.posterior)[desk.number[r.item]]
     rest = [found.preds.vocab[k] for k in np.argsort(-p, kind='stable')[:most + 2]]
     return [(v, p[found.preds.vocab.index(v)]) for v in rest if v not in (r.given_label, r.suggested_label)][:most]
 
-def _buttons(found, review, number, r):
+def _buttons(desk, r):
     "Keep, relabel, drop; other classes; back and on."
+    review, others = desk.review, _others(desk, r)
     act = dict(on_click=_decide, width='stretch')
     a, b = st.columns(2)
     a.button(f'Keep **{_md(r.given_label, 24)}**', key='keep', shortcut='K', args=(review, r.item, 'keep'), **act)
     b.button(f'Relabel **{_md(r.suggested_label, 24)}**', key='relabel', shortcut='L', type='primary', args=(review, r.item, 'relabel'), **act)
-    others = _others(found, number, r)
     for i, (col, (v, p)) in enumerate(zip(st.columns(len(others)) if others else (), others), 1):
         col.button(f'{_md(v, 24)} {_percent(p)}', key=f'other-{i}', shortcut=str(i), args=(review, r.item, 'relabel', v), **act)
     def _pick():
@@ -100,14 +111,14 @@ def _buttons(found, review, number, r):
     b.button('Skip', key='skip', shortcut='Right', on_click=_go, args=(1,), width='stretch')
     c.button('Undo', key='undo', shortcut='U', help='Take the last decision back', disabled=not len(review), on_click=_undo, args=(review,), width='stretch')
 
-def _evidence(found, load, near, r, seen):
+def _evidence(desk, r, seen):
     "What is most like it under either label, as HTML."
-    sides = _witnessed(near, r, lambda o: item_image(o, found.root, load, 160))
+    sides = _witnessed(desk.near[r.item], r, lambda o: item_image(o, desk.found.root, desk.load, 160))
     return f'<div class="ev"><p class="small">What is most like it, among the items whose label is not doubted:</p>{_compared(seen, sides) if isinstance(seen, dict) else _sides(sides)}</div>'
 
-def _suspects(found, review, load, near, number):
+def _suspects(desk):
     "One suspect, and what to say of it."
-    s, how = st.session_state, _filters(found.issues)
+    s, review, how = st.session_state, desk.review, _filters(desk.found.issues)
     if s.get('asked') != how: s.asked, s.queue, s.at = how, review.queue(**how), 0
     n = review.counts()
     st.progress(1 - n['open']/max(n['suspects'], 1), text=f"{n['suspects'] - n['open']:,} of {n['suspects']:,} suspects decided: {n['keep']:,} kept, {n['relabel']:,} relabelled, {n['drop']:,} dropped")
@@ -117,13 +128,13 @@ def _suspects(found, review, load, near, number):
         return st.button('Back', key='back', shortcut='Left', on_click=_go, args=(-1,))
     item = s.queue[s.at]
     r, left, right = review.row(item), *st.columns([5, 4], gap='large')
-    seen = item_image(item, found.root, load, 560)
+    seen = item_image(item, desk.found.root, desk.load, 560)
     left.html(f'<div class="look">{_look(seen, 560)}</div>')
     with right:
         st.html(_doubt(r, review[item]))
-        _buttons(found, review, number, r)
+        _buttons(desk, r)
         st.caption(f'{s.at + 1:,} of {len(s.queue):,} in this list, the worst first. The letters on the buttons are keys.')
-    if item in near: st.html(_evidence(found, load, near[item], r, seen))
+    if item in desk.near: st.html(_evidence(desk, r, seen))
 
 # %% ../nbs/14d_app.ipynb #00000009
 def _answer(found, sheet, i, label):
@@ -273,10 +284,11 @@ def show_review(
     st.set_page_config('fastclean review', layout='wide', menu_items={'Get help': None, 'Report a bug': None})
     st.html(f"<style>{files('fastclean').joinpath('app.css').read_text(encoding='utf-8')}</style>")
     table = Path(folder)/'issues.csv'
-    try: found, review, load, near, number = _open(str(folder), decisions and str(decisions), table.stat().st_mtime_ns if table.is_file() else None); review.refresh()
+    try: desk = _open(str(folder), decisions and str(decisions), table.stat().st_mtime_ns if table.is_file() else None); desk.review.refresh()
     except _errors as e: return st.error(_md(e, 500))
+    found, review = desk.found, desk.review
     with st.sidebar:
         st.html(f'<p class="title"><b>{_esc(found.name)}</b><br><span class="small">{len(found.issues):,} items · {len(found.preds.vocab):,} classes</span></p>')
         page = st.radio('Page', _pages, label_visibility='collapsed', key='page')
     if e := st.session_state.pop('error', None): st.error(_md(e, 500))
-    dict(zip(_pages, (lambda: _suspects(found, review, load, near, number), lambda: _audit(found, review, found.loader()), lambda: _export(found, review), lambda: _try(found))))[page]()
+    dict(zip(_pages, (lambda: _suspects(desk), lambda: _audit(found, review, found.loader()), lambda: _export(found, review), lambda: _try(found))))[page]()
