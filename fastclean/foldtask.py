@@ -11,6 +11,7 @@ import contextlib, inspect, os, socket
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -40,8 +41,10 @@ def fold_seed(
 @contextlib.contextmanager
 def repeatable(
     seed:int, # Seed of `random`, numpy and torch
+    dls=None, # DataLoaders whose training loader is to shuffle by it, too: fastai seeds that one when it is made
 ):
     "Seed everything, and let cuDNN choose only what gives the same result twice."
+    if dls is not None: dls.train.rng = Random(seed)
     cudnn = torch.backends.cudnn
     old = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False

@@ -8,7 +8,6 @@ __all__ = ['METHODS', 'Method', 'robust_learner', 'train_robust']
 # %% ../nbs/19i_methods.ipynb #00000002
 from dataclasses import dataclass, replace
 from functools import partial
-from random import Random
 
 import numpy as np
 import pandas as pd
@@ -118,8 +117,7 @@ class _Run:
         return FitCall('run', (self.fit,)) if self.fit else FitCall(name, (epochs, self.lr))
     def train(self, method, call, step='', cbs=()): # A method; how; the name of the step; more callbacks
         "A new learner, trained, with whoever watches."
-        with repeatable(self.seed):
-            self.dls.train.rng = Random(self.seed)   # of fastai's shuffling, made when the loader was
+        with repeatable(self.seed, self.dls):
             learn = robust_learner(self.dls, self.learner_fn, method, self.preds).add_cbs(cbs)
             with learn.added_cbs(self.watch(step) if self.watch else []): call(learn)
         return learn

@@ -8,7 +8,6 @@ __all__ = ['SURE', 'Retrained', 'clean_training_labels', 'clean_and_retrain']
 # %% ../nbs/18b_retrain.ipynb #00000002
 from dataclasses import dataclass, replace
 from functools import partial
-from random import Random
 from time import perf_counter
 
 import numpy as np
@@ -63,8 +62,7 @@ def _call(fit, default):
 
 def _train(dls, learner_fn, call, seed):
     "A learner trained on DataLoaders, or on their soft targets."
-    with repeatable(seed):
-        dls.train.rng = Random(seed)   # of fastai's shuffling, made when the loader was
+    with repeatable(seed, dls):
         learn, soft = learner_fn(dls), [SoftTargets(vars(dls)['soft_targets'])] if 'soft_targets' in vars(dls) else []
         learn.add_cbs(soft)
         with learn.no_bar(), learn.no_logging(): call(learn)

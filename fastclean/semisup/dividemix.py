@@ -7,7 +7,6 @@ __all__ = ['DivideMix', 'train_dividemix']
 
 # %% ../../nbs/19f_dividemix.ipynb #00000003
 from functools import partial
-from random import Random
 from warnings import warn
 
 import numpy as np
@@ -91,8 +90,7 @@ def train_dividemix(
 )->DivideMix: # Trained
     "Train past wrong labels with two networks."
     if not isinstance(epochs, (int, np.integer)) or epochs < 1: raise ValueError(f'epochs must be a whole number from 1; got {epochs!r}')
-    with repeatable(seed):
-        dls.train.rng = Random(seed)   # of fastai's shuffling, made when the loader was
+    with repeatable(seed, dls):
         learn = method(dls, learner_fn, **kwargs)
         with learn.added_cbs(watch('') if watch else []): fit(learn) if fit else learn.fit_one_cycle(epochs, lr)
     return learn
