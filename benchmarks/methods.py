@@ -8,7 +8,7 @@
 random. Accuracy on 2,500 test images with right labels after each epoch: the last one counts; the best one, which nobody could choose without them, shows what memorising costs. `tuned` is cross entropy whose
 learning rate (2e-3, 5e-3, 1.5e-2) and length (3, 6, 12 epochs) are chosen for each noise and seed by 1,000 more images with labels as wrong as those of the training; all other methods have the settings that they
 have in the package. Methods that need predictions get them from three folds of the same network, smoothed, 6 epochs. Margin noise comes from the same network trained on 5,000 other images; `human` are
-the labels that one person gave to each CIFAR-10 image. `--sets imagenette --noises 'symmetric .5' 'pair .4'` takes 6,000 photographs at 64 pixels and a ResNet-18 from scratch instead (use `--jobs 1`), `imagenette-small` 3,000 of them and the plain network. Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
+the labels that one person gave to each CIFAR-10 image. `--sets imagenette --noises 'symmetric .5' 'pair .4'` takes 5,000 photographs at 64 pixels and a ResNet-18 from scratch instead, `imagenette-small` 3,000 of them and the plain network. Data from fastai's data folder. A row of methods.csv for each training, as it comes; rows that are there are not made again.
 """
 import argparse, json, os, time
 from functools import partial
@@ -24,7 +24,7 @@ NOISES = ['symmetric .5', 'human', 'margin .3', 'pair .4', 'symmetric .2', 'symm
 KEYS = ['set', 'noise', 'seed', 'method']
 EPOCHS, LR, RATES, LENGTHS = 12, 5e-3, (2e-3, 5e-3, 1.5e-2), (3, 6, 12)
 N, N_TUNE, N_TEST = 5000, 1000, 2500
-SIZES = {'digits': (500, 200, 500), 'imagenette': (6000, 1000, 2500), 'imagenette-small': (3000, 600, 2500)}   # of training, tuning and test, where they are others
+SIZES = {'digits': (500, 200, 500), 'imagenette': (5000, 1000, 2500), 'imagenette-small': (3000, 600, 2500)}   # of training, tuning and test, where they are others
 
 MIRRORED = ('cifar10', 'imagenette', 'imagenette-small')
 
