@@ -22,7 +22,7 @@ def is_shown(o):
     if o.get('name') == 'stderr': return False
     data = o.get('data', {})
     bar = set(data) <= {'text/html', 'text/plain'} and '<table' not in data.get('text/html', '') and 'IPython.core.display.HTML' in data.get('text/plain', '')
-    return not bar
+    return not bar and 'class="fastprogress"' not in data.get('text/html', '')
 
 def keep(nb, path, seconds):
     "Write a tutorial with what it gave, and how long it took."
@@ -37,8 +37,8 @@ def keep(nb, path, seconds):
 
 def missing(nb):
     "What a tutorial's front matter says that it needs, where it is neither there nor to be had."
-    programs = re.search(r'(?m)^programs: (.+)$', nb.cells[0].source)
-    if gone := [o for o in programs[1].split() if not any(map(shutil.which, o.split('|')))] if programs else []: return gone[0]
+    for o in ' '.join(re.findall(r'(?m)^programs: (.+)$', nb.cells[0].source)).split():
+        if not any(map(shutil.which, o.split('|'))): return o
     need = re.search(r'(?m)^data: (\S+)( \(by hand\))?$', nb.cells[0].source)
     if not need or (Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'/need[1]).is_dir(): return None
     if need[2]: return need[1]
