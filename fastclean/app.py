@@ -16,7 +16,7 @@ from PIL import Image
 
 from .audit import UNSURE, read_audit, write_audit
 from .auditing import conclude_audit, draw_audit
-from .auditpage import FEW, KEYS, _look
+from .auditpage import FEW, _look, answer_keys
 from .cards import _compared, _esc, _name, _sides, _witnessed
 from .core import encode_name, optional_import
 from .evidence import by_suspect
@@ -32,6 +32,10 @@ def _md(o, n=40):
     return re.sub(r'([\\`*_{}\[\]()#+\-.!|$:~<>&])', r'\\\1', shorten(shown_name(o), n))
 
 def _percent(p): return '> 99 %' if p >= .995 else '< 1 %' if p < .005 else f'{100*p:.0f} %'
+
+def _key(k, vocab): return None if k.lower() in (str(v).lower() for v in vocab) else k   # a key that is the name of a class means no other thing
+
+def _keys(names, vocab): return [k or None for k in answer_keys(names, vocab, 'cr')]   # c and r are Streamlit's own
 
 def _tell(e): st.session_state.error = ' '.join(encode_name(str(e)).split())
 
@@ -98,18 +102,19 @@ def _buttons(desk, r):
     review, others = desk.review, _others(desk, r)
     act = dict(on_click=_decide, width='stretch')
     a, b = st.columns(2)
-    a.button(f'Keep **{_md(r.given_label, 24)}**', key='keep', shortcut='K', args=(review, r.item, 'keep'), **act)
-    b.button(f'Relabel **{_md(r.suggested_label, 24)}**', key='relabel', shortcut='L', type='primary', args=(review, r.item, 'relabel'), **act)
-    for i, (col, (v, p)) in enumerate(zip(st.columns(len(others)) if others else (), others), 1):
-        col.button(f'{_md(v, 24)} {_percent(p)}', key=f'other-{i}', shortcut=str(i), args=(review, r.item, 'relabel', v), **act)
+    a.button(f'Keep **{_md(r.given_label, 24)}**', key='keep', shortcut=_key('K', review.vocab), args=(review, r.item, 'keep'), **act)
+    b.button(f'Relabel **{_md(r.suggested_label, 24)}**', key='relabel', shortcut=_key('L', review.vocab), type='primary', args=(review, r.item, 'relabel'), **act)
+    keys = _keys([v for v, _ in others], review.vocab)
+    for i, (col, (v, p), k) in enumerate(zip(st.columns(len(others)) if others else (), others, keys), 1):
+        col.button(f'{_md(v, 24)} {_percent(p)}', key=f'other-{i}', shortcut=k, args=(review, r.item, 'relabel', v), **act)
     def _pick():
         if (v := st.session_state[f'class-{r.item}']) is not None: _decide(review, r.item, 'relabel', v)
     if len(review.vocab) > 2 + len(others): st.selectbox('Another class', review.vocab, index=None, format_func=lambda o: shorten(shown_name(o), 60), placeholder='another class', label_visibility='collapsed', key=f'class-{r.item}', on_change=_pick)
-    st.button('Drop: it belongs to no class', key='drop', shortcut='D', args=(review, r.item, 'drop'), **act)
+    st.button('Drop: it belongs to no class', key='drop', shortcut=_key('D', review.vocab), args=(review, r.item, 'drop'), **act)
     a, b, c = st.columns(3)
     a.button('Back', key='back', shortcut='Left', disabled=st.session_state.at == 0, on_click=_go, args=(-1,), width='stretch')
     b.button('Skip', key='skip', shortcut='Right', on_click=_go, args=(1,), width='stretch')
-    c.button('Undo', key='undo', shortcut='U', help='Take the last decision back', disabled=not len(review), on_click=_undo, args=(review,), width='stretch')
+    c.button('Undo', key='undo', shortcut=_key('U', review.vocab), help='Take the last decision back', disabled=not len(review), on_click=_undo, args=(review,), width='stretch')
 
 def _evidence(desk, r, seen):
     "What is most like it under either label, as HTML."
@@ -151,13 +156,13 @@ def _ask(found, load, sheet, i):
     with right:
         st.subheader('Which class is this?')
         if len(vocab) <= FEW:
-            for col, v in zip(st.columns(2)*len(vocab), vocab): col.button(_md(v), key=f'is-{vocab.index(v)}', shortcut=KEYS[vocab.index(v)], on_click=_answer, args=(found, sheet, i, v), width='stretch')
+            for n, (col, v, k) in enumerate(zip(st.columns(2)*len(vocab), vocab, _keys(vocab, vocab))): col.button(_md(v), key=f'is-{n}', shortcut=k, on_click=_answer, args=(found, sheet, i, v), width='stretch')
         else:
             def _pick(): _answer(found, sheet, i, st.session_state[f'is-{i}'])
             st.selectbox('Class', vocab, index=None, format_func=lambda o: shorten(shown_name(o), 60), placeholder='a class', label_visibility='collapsed', key=f'is-{i}', on_change=_pick)
         a, b = st.columns(2)
-        a.button('cannot be told', key='unsure', shortcut='0', on_click=_answer, args=(found, sheet, i, UNSURE), width='stretch')
-        b.button('Undo', key='audit-undo', shortcut='U', disabled=i == 0, on_click=_answer, args=(found, sheet, i - 1, None), width='stretch')
+        a.button('cannot be told', key='unsure', shortcut='Escape', on_click=_answer, args=(found, sheet, i, UNSURE), width='stretch')
+        b.button('Undo', key='audit-undo', shortcut=_key('U', vocab), disabled=i == 0, on_click=_answer, args=(found, sheet, i - 1, None), width='stretch')
 
 def _audit_answers(found, review, sheet):
     "What the answers say."

@@ -40,6 +40,16 @@ def pets(tmp_path):
         Image.new('RGB', (40, 30), tuple(int(v) for v in np.roll([220, 60, 20], t) + rng.integers(0, 30, 3))).save(tmp_path/'src'/names[-1])
     return write_result(tmp_path/'found', tmp_path/'src', record(names, true, given, vocab))
 
+@pytest.fixture
+def named(tmp_path):
+    "A result whose classes have given names; every tenth item has the next one's."
+    def _make(vocab, n=120):
+        true = np.arange(n) % len(vocab)
+        given = np.where(np.arange(n) % 10 == 0, (true + 1) % len(vocab), true)
+        pd.DataFrame(dict(text=[f'text {i}' for i in range(n)], y=[vocab[k] for k in given])).to_csv(tmp_path/'t.csv', index=False)
+        return write_result(tmp_path/'found', tmp_path/'t.csv', record([str(i) for i in range(n)], true, given, vocab), 'text', tmp_path, text_col='text', label_col='y')
+    return _make
+
 def page(folder, decisions):
     from fastclean.app import show_review
     show_review(folder, decisions)
@@ -143,6 +153,30 @@ def test_an_audit(pets):
     assert 'suspects, wrong' in at.metric[0].label and at.metric[0].value == '100%'
     clicked(at, 'take')
     assert len(Review(issues, pets/'decisions.csv')) == 10 and (pets/'audit'/'result.json').exists() and main(['audit', str(pets)]) == 0
+
+def shortcuts(at): return {b.key: b.proto.shortcut for b in at.button if b.key}
+
+def test_a_digit_is_its_own_key(named):
+    at = opened(named(vocab := [str(k) for k in range(10)]))
+    for b in at.button:
+        if b.key.startswith('other-'): assert b.proto.shortcut == b.label.split()[0], (b.key, b.label)
+    at.radio(key='page').set_value('Audit').run(); clicked(at, 'draw')
+    keys = shortcuts(at)
+    assert [keys[f'is-{k}'] for k in range(10)] == vocab and keys['unsure'] not in vocab
+
+def test_a_letter_that_is_a_class_means_nothing_else(named):
+    at = opened(named(list('KLDUCR')))
+    keys = shortcuts(at)
+    assert not any(keys[k] for k in ('keep', 'relabel', 'drop', 'undo')) and not {'c', 'r'} & set(keys.values())       # those two are Streamlit's own
+    assert all(keys[b.key] == b.label[0].lower() for b in at.button if b.key.startswith('other-') and b.label[0] in 'KLDU')
+    at.radio(key='page').set_value('Audit').run(); clicked(at, 'draw')
+    keys = shortcuts(at)
+    assert [keys[f'is-{k}'] for k in range(6)] == ['k', 'l', 'd', 'u', '1', '2'] and not keys['audit-undo']
+
+def test_an_audit_of_twelve_classes(named):
+    at = opened(named([f'class {k}' for k in range(12)])); at.radio(key='page').set_value('Audit').run()
+    keys = shortcuts(clicked(at, 'draw'))
+    assert len({keys[f'is-{k}'] for k in range(12)} - {''}) == 12
 
 def test_a_corrected_copy(pets, tmp_path):
     at = clicked(opened(pets), 'relabel', 'keep', 'drop')

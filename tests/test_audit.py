@@ -10,7 +10,7 @@ from scipy.stats import hypergeom
 
 from browser import CHROMIUM, Browser
 from fastclean.audit import UNSURE, audit, audit_coverage, audit_result, confirm, read_audit, write_audit, wrong_interval
-from fastclean.auditpage import write_audit_page
+from fastclean.auditpage import answer_keys, write_audit_page
 from fastclean.core import Predictions
 from fastclean.issues import find_label_issues
 
@@ -208,12 +208,28 @@ def test_a_page_is_answered_and_saved(tmp_path, browser, width):
     assert again.label.tolist() == [*truth[:4], UNSURE, None] and again['item'].tolist() == sheet['item'].tolist()
     assert browser.js('window.hacked') is None and browser.problems() == []
 
+def key(browser, k): browser.js(f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{k}', bubbles: true}}))"); time.sleep(.2)
+
 @needs_browser
 def test_keys_answer_and_go_back(tmp_path, browser):
-    preds, _, issues, _ = page(tmp_path, browser, list('wxyz'))
-    def key(k): browser.js(f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{k}', bubbles: true}}))"); time.sleep(.2)
-    for k in ('1', '2', 'ArrowLeft', '3', '0'): key(k)
-    assert read_audit(saved(tmp_path, browser), issues).label.tolist()[:3] == ['w', 'y', UNSURE]
+    preds, _, issues, _ = page(tmp_path, browser, ['ant', 'bee', 'cow', 'dog'])
+    for k in ('1', '2', 'ArrowLeft', '3', '?'): key(browser, k)
+    assert read_audit(saved(tmp_path, browser), issues).label.tolist()[:3] == ['ant', 'cow', UNSURE]
+
+@needs_browser
+@pytest.mark.parametrize('vocab, keys', [([str(k) for k in range(10)], '0197?'), (list('ABCDEFGHIJKL'), 'ABCl?'), (['1', '2', 'none', 'many'], '123?4')])
+def test_a_name_of_one_character_is_its_own_key(tmp_path, browser, vocab, keys):
+    preds, _, issues, _ = page(tmp_path, browser, vocab)
+    for k in keys: key(browser, k)
+    want = {k: v for k, v in zip('34', ['none', 'many'])} | {v: v for v in vocab} | {'l': 'L', '?': UNSURE}
+    assert read_audit(saved(tmp_path, browser), issues, preds.vocab).label.tolist()[:5] == [want[k] for k in keys]
+
+def test_no_key_has_two_meanings():
+    digits, names = [str(k) for k in range(10)], lambda n: [f'c{k}' for k in range(n)]
+    assert answer_keys(digits, digits) == digits and answer_keys(digits[3:6], digits) == ['3', '4', '5']
+    assert answer_keys(names(12), names(12)) == list('123456789abd') and answer_keys(names(3), [*names(3), '2', 'A']) == ['1', '3', '4']
+    assert answer_keys(['a', 'A', 'b'], ['a', 'A', 'b']) == ['1', '2', 'b']          # a keyboard does not tell them apart
+    assert answer_keys(['c', '?', '+', 'x'], ['c', '?', '+', 'x'], 'c') == ['1', '2', '3', 'x'] and answer_keys(names(40), names(40))[-1] == ''
 
 @needs_browser
 def test_answers_are_kept_until_they_are_saved(tmp_path, browser):
