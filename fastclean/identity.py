@@ -69,6 +69,7 @@ def _describe_object(o, seen):
     if not hasattr(o, '__dict__') or (_installed(cls.__module__) and cls.__module__.split('.')[0] not in _deep):
         return _describe(cls, seen) + ('' if ' at 0x' in (r := repr(o)) or len(r) > 200 else f' {r}')
     skip = _state_names(cls) | {'learn', 'dls'}
+    if {'_buffers', '_parameters'} <= vars(o).keys(): skip = skip - {'_buffers', '_parameters', '_modules'}   # a torch module: its matrices and weights are settings
     return _describe(cls, seen) + _describe({k: v for k, v in vars(o).items() if k not in skip and k[:2] != '__' and not (isinstance(v, dict) and not v)}, seen)
 
 def _describe(o, seen):

@@ -22,6 +22,12 @@ def _flat(x, axis):
     x = x.as_subclass(torch.Tensor).movedim(axis, -1)
     return x.reshape(-1, x.shape[-1]).to(torch.promote_types(x.dtype, torch.float32))
 
+def _class_weights(weight):
+    "Weights of the classes, wherever they are, as a tensor on the CPU."
+    w = (weight.detach().as_subclass(torch.Tensor) if isinstance(weight, torch.Tensor) else torch.as_tensor(np.asarray(weight, dtype=np.float32))).float().cpu()
+    if w.ndim != 1 or not torch.isfinite(w).all() or (w < 0).any() or not w.any(): raise ValueError(f'weight must have one value for each class, at least 0 and not all 0; got {weight}')
+    return w
+
 class NoiseRobustLoss(nn.Module):
     "Base: what an item costs with each label, made a loss as fastai has them."
     y_int = True # MixUp blends the losses of two labels
@@ -32,7 +38,7 @@ class NoiseRobustLoss(nn.Module):
     ):
         super().__init__()
         self.reduction, self.axis = reduction, axis
-        self.register_buffer('weight', None if weight is None else torch.as_tensor(np.asarray(weight), dtype=torch.float32))
+        self.register_buffer('weight', None if weight is None else _class_weights(weight))
 
     def per_class(self,
         logits:torch.Tensor, # (n, K), single precision
@@ -55,11 +61,11 @@ class NoiseRobustLoss(nn.Module):
         with torch.autocast(inp.device.type, enabled=False):
             x, soft = _flat(inp, self.axis), targ.is_floating_point()
             targ = _flat(targ, self.axis) if soft else targ.as_subclass(torch.Tensor).reshape(-1).long()
-            each = (targ*self.per_class(x)).sum(1) if soft else self.given(x, targ)
-            if self.weight is None: return each.mean() if self.reduction == 'mean' else each.sum() if self.reduction == 'sum' else each
-            w = self.weight.to(x)
-            w = targ@w if soft else w[targ]
-            return (w*each).sum()/w.sum() if self.reduction == 'mean' else (w*each).sum() if self.reduction == 'sum' else w*each
+            w = x.new_ones(x.shape[1]) if self.weight is None else self.weight.to(x)
+            if len(w) != x.shape[1]: raise ValueError(f'the loss has weights for {len(w)} classes, the predictions are of {x.shape[1]}')
+            each = (targ*w*self.per_class(x)).sum(1) if soft else w[targ]*self.given(x, targ)
+            if self.reduction == 'mean': return each.mean() if self.weight is None else each.sum()/(targ@w if soft else w[targ]).sum()
+            return each.sum() if self.reduction == 'sum' else each
 
     def activation(self,
         x, # Logits
@@ -92,8 +98,12 @@ class _Correction(NoiseRobustLoss):
         preds:Predictions, # Out-of-fold predictions
         **kwargs, # As the loss takes them
     ):
-        "With the noise matrix estimated from out-of-fold predictions."
-        return cls(joint_transition(label_joint(preds)), **kwargs)
+        "With the noise matrix estimated from out-of-fold predictions: from those of the training items where there are any, as the labels of others are often cleaner."
+        train = np.flatnonzero(preds.split == 'train')
+        return cls._from_joint(label_joint(preds[train] if len(train) else preds), **kwargs)
+
+    @classmethod
+    def _from_joint(cls, J, **kwargs): return cls(joint_transition(J), **kwargs)
 
 class ForwardCorrection(_Correction):
     "Cross entropy of the given label under the predicted class seen through the noise: −log (p·T)[y] (Patrini et al., 2017)."
@@ -141,9 +151,12 @@ def _given_true(T, prior):
 
 class LogWeightedCorrection(_Correction):
     "Cross entropy with the probabilities of the true class, given the label, as its targets."
+    @classmethod
+    def _from_joint(cls, J, **kwargs): return cls(joint_transition(J), **{'prior': J.sum(1), **kwargs})   # its rows are the true classes
+
     def __init__(self,
         T, # Noise matrix, (K, K), T[i, j] = P(given = j | true = i)
-        prior=None, # Shares of the true classes, (K,); default equal
+        prior=None, # Shares of the true classes, (K,); default equal, from predictions their estimate
         form:str='posterior', # 'posterior': Σ_k P(true = k | given = y) log p_k; 'row': Σ_k T[y, k] log p_k, the same only for symmetric T and balanced classes
         **kwargs, # As for `NoiseRobustLoss`
     ):
@@ -200,6 +213,7 @@ class RampLoss(NoiseRobustLoss):
         **kwargs, # As for `NoiseRobustLoss`
     ):
         super().__init__(**kwargs)
+        if not s < 1: raise ValueError(f's must be below 1, where the hinge ends; got {s}')
         self.s = s
 
     def per_class(self,
@@ -217,6 +231,7 @@ class WARPLoss(NoiseRobustLoss):
         **kwargs, # As for `NoiseRobustLoss`
     ):
         super().__init__(**kwargs)
+        if s is not None and not s < 1: raise ValueError(f's must be below 1, where a violation ends; got {s}')
         self.sampled, self.s = sampled, s
 
     def given(self,
@@ -286,6 +301,7 @@ class BootstrapLoss(NoiseRobustLoss):
     ):
         super().__init__(**kwargs)
         self.hard, self.beta = hard, (.8 if hard else .95) if beta is None else beta
+        if not 0 <= self.beta <= 1: raise ValueError(f'beta is a share, from 0 to 1; got {beta}')
 
     def per_class(self,
         logits, # (n, K)

@@ -128,6 +128,9 @@ def _terms(loss_func, pred):
         if type(f) is LabelSmoothingCrossEntropy: return [(-f.eps*logp.mean(1, keepdim=True).expand(n, K), None), ((1 - f.eps)*nll, w)]
         s = f.label_smoothing
         return [((1 - s)*nll + s/K*nll.sum(1, keepdim=True) if s else nll, w)]
+    if hasattr(f, 'per_class'):   # one of `losses`, which says it at once
+        with torch.autocast(pred.device.type, enabled=False): losses = f.per_class(pred.float())
+        return [(losses if f.weight is None else losses*f.weight.to(losses), f.weight)]
     with NoneReduce(loss_func) as each: losses = [each(pred, torch.full((n,), k, device=pred.device)) for k in range(K)]
     if losses[0].shape != (n,): raise ValueError(f'the loss gives {tuple(losses[0].shape)} for {n} items without reduction: soft targets need a loss for each item')
     return [(torch.stack(losses, 1), None)]
@@ -195,6 +198,7 @@ class SoftTargets(ItemCallback):
     def before_batch(self):
         "Soft targets for labels."
         self._given, ids = self.learn.yb, self.items
+        if len(self._given) == 1 and self._given[0].is_floating_point(): raise ValueError('another callback has made the targets soft already: give targets and weights to one SoftTargets(targets, weights)')
         if len(self._given) != 1 or self._given[0].numel() != len(ids): raise ValueError('soft targets are for data with one label for each item')
         t = F.one_hot(self._given[0].reshape(-1).long().cpu(), self._k).float() if self._t is None else self._t[ids]
         self.learn.yb = ((t*self._w[ids, None]).to(self._given[0].device),)

@@ -5,7 +5,9 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from fastclean.losses import ForwardCorrection, MAELoss
 from fastclean.identity import as_array, describe, differences, digest
 
 K = 3
@@ -27,7 +29,9 @@ def make(n):
     (np.arange(3), np.arange(3.)), (np.arange(4), np.arange(4).reshape(2, 2)), (np.zeros(2), np.ones(2)), ({1, 2}, {1, 3}), (b'a', 'a'),
     (plus, uses_global), (make(1), make(2)), (functools.partial(plus, k=1), functools.partial(plus, k=2)), (lambda x: x.f(1), lambda x: x.f(2)), (lambda x: x.f(), lambda x: x.g()),
     (Scale(1), Scale(2)), (Scale(1), Doubles(1)), (Scale, Doubles), (Scale(1).__call__, Scale(2).__call__), (len, sum), (pd.DataFrame({'a': [1]}), pd.DataFrame({'a': [2]})),
-    (pd.DataFrame({'a': [[1]]}), pd.DataFrame({'a': [[2]]})), (lambda x: x in {'a', 'b'}, lambda x: x in {'a', 'c'}), (lambda x=1: x, lambda x=2: x)])
+    (pd.DataFrame({'a': [[1]]}), pd.DataFrame({'a': [[2]]})), (lambda x: x in {'a', 'b'}, lambda x: x in {'a', 'c'}), (lambda x=1: x, lambda x=2: x),
+    (ForwardCorrection(np.eye(3)), ForwardCorrection(np.full((3, 3), 1/3))), (MAELoss(), MAELoss(weight=[1, 2])), (MAELoss(weight=[1, 1]), MAELoss(weight=[1, 2])),
+    (torch.nn.CrossEntropyLoss(torch.tensor([1., 1])), torch.nn.CrossEntropyLoss(torch.tensor([1., 2])))])
 def test_different(a, b): assert describe(a) != describe(b)
 
 @pytest.mark.parametrize('f', [lambda: make(1), lambda: Scale(2), lambda: {'b': 1, 'a': {3, 1, 'x'}}, lambda: functools.partial(plus, k=np.arange(3)), lambda: Scale(2).__call__,

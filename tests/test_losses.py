@@ -108,6 +108,9 @@ def test_soft_targets_are_the_expectation(name, batch):
     expect = sum(q[:, k]*MAKE[name](reduction='none')(z, torch.full((60,), k)) for k in range(K))
     torch.testing.assert_close(MAKE[name](reduction='none')(z, q), expect, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(MAKE[name]()(z, F.one_hot(y, K).double()), MAKE[name]()(z, y), rtol=1e-5, atol=1e-5)
+    w, onehot = torch.tensor([1., 2, .5, 4]), F.one_hot(y, K).double()
+    torch.testing.assert_close(MAKE[name](weight=w, reduction='none')(z, q), sum(w[k]*q[:, k]*MAKE[name](reduction='none')(z, torch.full((60,), k)) for k in range(K)), rtol=1e-5, atol=1e-5)
+    for how in ('mean', 'sum', 'none'): torch.testing.assert_close(MAKE[name](weight=w, reduction=how)(z, onehot), MAKE[name](weight=w, reduction=how)(z, y), rtol=1e-5, atol=1e-5)
 
 @each
 def test_half_precision_and_extreme_logits(name, batch):
@@ -126,7 +129,9 @@ def test_axis_and_more_dimensions(name, batch):
     assert f.decodes(z.view(6, 10, K).movedim(-1, 1)).shape == (6, 10) and torch.allclose(f.activation(z.view(6, 10, K).movedim(-1, 1)).sum(1), torch.ones(6, 10, dtype=torch.double))
 
 @pytest.mark.parametrize('make, message', [(lambda: ForwardCorrection(np.ones((2, 3))), 'square'), (lambda: ForwardCorrection(np.eye(3)*2), 'sum to 1'), (lambda: BackwardCorrection(np.full((3, 3), 1/3)), 'cannot be inverted'),
-                                           (lambda: LogWeightedCorrection(T, form='x'), "'posterior' or 'row'"), (lambda: LogWeightedCorrection(T, [1, 2]), 'shares of the 4'), (lambda: GeneralizedCrossEntropy(0), 'above 0')])
+                                           (lambda: LogWeightedCorrection(T, form='x'), "'posterior' or 'row'"), (lambda: LogWeightedCorrection(T, [1, 2]), 'shares of the 4'), (lambda: GeneralizedCrossEntropy(0), 'above 0'),
+                                           (lambda: RampLoss(s=1.5), 'below 1'), (lambda: WARPLoss(s=1.), 'below 1'), (lambda: BootstrapLoss(beta=3), 'from 0 to 1'), (lambda: MAELoss(weight=[1, -1]), 'at least 0'),
+                                           (lambda: MAELoss(weight=[[1, 2]]), 'one value for each class'), (lambda: MAELoss(weight=[1, 2])(torch.zeros(3, 4), torch.zeros(3).long()), 'weights for 2 classes')])
 def test_wrong_settings(make, message):
     with pytest.raises(ValueError, match=message): make()
 
@@ -137,6 +142,20 @@ def test_noise_matrix_from_predictions():
     preds = Predictions.from_arrays(given, p)
     for cls in known: assert isinstance(cls.from_predictions(preds), cls)
     np.testing.assert_allclose(ForwardCorrection.from_predictions(preds).M.exp(), T, atol=.03)
+    split = np.repeat(['train', 'valid'], 2500)
+    clean = Predictions.from_arrays(np.where(split == 'valid', true, given), p, split=split)
+    np.testing.assert_allclose(ForwardCorrection.from_predictions(clean).M.exp(), T, atol=.05)   # validation labels are right here, and tell nothing of the others
+
+def test_log_weights_know_the_shares_of_the_classes():
+    rng, shares = np.random.default_rng(0), np.array([.85, .1, .05])
+    true = rng.choice(3, 6000, p=shares); given = np.where(rng.random(6000) < .2, rng.integers(0, 3, 6000), true)
+    loss = LogWeightedCorrection.from_predictions(Predictions.from_arrays(given, np.full((6000, 3), .01) + .97*np.eye(3)[true]))
+    told = np.array([[(true[given == y] == k).mean() for k in range(3)] for y in range(3)])
+    np.testing.assert_allclose(loss.M, told, atol=.06)
+
+def test_weights_come_from_anywhere():
+    w = torch.nn.Parameter(torch.tensor([1., 2, 3, 4]))
+    assert torch.equal(MAELoss(weight=w).weight, MAELoss(weight=[1, 2, 3, 4]).weight) and not MAELoss(weight=w).weight.requires_grad
 
 # ---- in fastai
 class Get:

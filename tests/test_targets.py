@@ -18,7 +18,9 @@ from fastai.data.load import DataLoader
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy
 from fastai.vision.all import ImageDataLoaders, PILImageBW, Resize, aug_transforms
+from fastai.optimizer import SGD
 from fastclean.core import seeded
+from fastclean.losses import GeneralizedCrossEntropy, MAELoss, WARPLoss
 from fastclean.targets import ItemCallback, ItemIds, SoftLoss, SoftTargets, batch_items, expected_loss
 
 torch.set_num_threads(1)
@@ -190,7 +192,8 @@ PRED, Y, W = torch.randn(16, 5), torch.randint(0, 5, (16,)), torch.rand(5)
 SOFT = torch.softmax(torch.randn(16, 5), 1)
 
 @pytest.mark.parametrize('loss', [f(**kw) for f in (CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat, FocalLossFlat) for kw in (dict(), dict(weight=W), dict(reduction='sum'), dict(reduction='none', weight=W))] +
-    [CrossEntropyLossFlat(label_smoothing=.3), CrossEntropyLossFlat(label_smoothing=.3, weight=W), LabelSmoothingCrossEntropyFlat(eps=.4), nn.CrossEntropyLoss(weight=W), F.cross_entropy], ids=lambda o: getattr(o, '__name__', str(o))[:50])
+    [CrossEntropyLossFlat(label_smoothing=.3), CrossEntropyLossFlat(label_smoothing=.3, weight=W), LabelSmoothingCrossEntropyFlat(eps=.4), nn.CrossEntropyLoss(weight=W), F.cross_entropy] +
+    [f(**kw) for f in (GeneralizedCrossEntropy, MAELoss, WARPLoss) for kw in (dict(), dict(weight=W), dict(reduction='none', weight=W))], ids=lambda o: getattr(o, '__name__', str(o))[:50])
 def test_one_hot_targets_are_labels(loss):
     def value(f):
         p = PRED.clone().requires_grad_()
@@ -247,6 +250,13 @@ def test_training_on_one_hot_targets_is_plain_training(workers):
     assert same(a, b) and a.recorder.values == b.recorder.values
     assert same(a, trained(SoftTargets(weights=np.full(60, 7.)), workers=workers))
     assert not same(a, trained(SoftTargets(HOT[::-1].copy())))
+
+def test_even_weights_change_nothing_where_classes_have_weights():
+    loss = lambda: GeneralizedCrossEntropy(weight=[1., 5., 20.])
+    for a, b in zip(trained(loss=loss(), opt_func=SGD).model.parameters(), trained(SoftTargets(weights=np.ones(60)), loss=loss(), opt_func=SGD).model.parameters()): assert torch.allclose(a, b, atol=1e-5)
+
+def test_two_that_make_targets_soft_are_refused():
+    with pytest.raises(ValueError, match='one SoftTargets'): trained(SoftTargets(weights=np.ones(60)), SoftTargets(HOT))
 
 @pytest.mark.parametrize('loss', [CrossEntropyLossFlat(weight=W[:3]), LabelSmoothingCrossEntropyFlat(), FocalLossFlat()], ids=lambda o: type(o).__name__)
 def test_training_keeps_the_loss(loss):
