@@ -138,7 +138,7 @@ def _suspects(desk):
     with right:
         st.html(_doubt(r, review[item]))
         _buttons(desk, r)
-        st.caption(f'{s.at + 1:,} of {len(s.queue):,} in this list, the worst first. The letters on the buttons are keys.')
+        st.html(f'<p class="small">{s.at + 1:,} of {len(s.queue):,} in this list, the worst first. <span class="keys">What stands small on a button is its key.</span></p>')
     if item in desk.near: st.html(_evidence(desk, r, seen))
 
 # %% ../nbs/14d_app.ipynb #00000009

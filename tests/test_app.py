@@ -249,6 +249,9 @@ def test_in_a_browser(pets, tmp_path):
             b.until("document.querySelector('.look img')?.naturalWidth > 0")
             b.size(390, 844); b.until('document.documentElement.scrollWidth <= 390')
             b.shot(tmp_path/'phone.png', full=False)
+            top = lambda key: b.js(f"document.querySelector('{key}').getBoundingClientRect().top")
+            assert top('[data-testid=stProgress]') >= 60 and top('.st-key-keep button') == top('.st-key-relabel button') and top('.st-key-back button') == top('.st-key-skip button')      # below Streamlit's bar; side by side
+            assert b.js("[...document.querySelectorAll('.stMain kbd')].every(o => !o.offsetParent)")
             assert not [o for o in b.problems() if isinstance(o, dict) or not o.startswith((url, url.replace('http', 'ws'), 'data:'))]      # nothing from elsewhere, no error
         os.killpg(os.getpgid(int(subprocess.run(['pgrep', '-P', str(proc.pid)], capture_output=True, text=True).stdout.split()[0])), signal.SIGKILL)
         assert proc.wait(30) == 2 and (pets/'decisions.csv').read_text().count('\n') == 4
