@@ -10,6 +10,7 @@ from .transition import *
 from .features import load_backbone
 from .rows import *
 from .targets import *
+from .foldtask import repeatable
 from .kfold import KFoldLearner
 from .featurefolds import FeatureFolds
 from .learners import *
@@ -43,7 +44,7 @@ from .callback.elr import *
 from .callback.weights import *
 from .callback.checkpoint import Checkpoint
 from .frozen import *
-from .retrain import clean_and_retrain
+from .retrain import clean_and_retrain, clean_training_labels
 from .methods import METHODS, robust_learner, train_robust
 from .calibration import *
 from .semisup.dividemix import *
