@@ -3,7 +3,7 @@
 
 A notebook that exports a module becomes its page: exported cells give way to what they define, with signature, every parameter and the source; hidden cells go, examples
 stay with the outputs that are saved in the notebook. Nothing is executed but imports. Names in backticks and links between notebooks become references, so that Sphinx,
-which takes warnings for errors, fails on a broken one. Pages are written to _docs/pages, the site to _docs/html."""
+which takes warnings for errors, fails on a broken one. Pages are written to _docs/pages, the site to _docs/html, which fetches nothing from elsewhere."""
 import argparse, ast, importlib, inspect, re, shutil, subprocess, sys
 from dataclasses import is_dataclass
 from functools import partial
@@ -23,6 +23,11 @@ def directives(cell): return set(re.findall(r'(?m)^#\|\s*(\w+)', cell.source)) i
 def module_of(nb):
     "Name of the module that a notebook exports, below fastclean; None where it is a page of prose."
     return next((m[1] for c in nb.cells if (m := re.search(r'(?m)^#\|\s*default_exp\s+(\S+)', c.source))), None)
+
+def title_of(nb):
+    "Title of a notebook, and the sentence that says what it is about."
+    text = next((c.source for c in nb.cells if c.cell_type == 'markdown'), '')
+    return [m[1] if (m := re.search(o, text)) else '' for o in (r'(?m)^# +(.+)', r'(?m)^> *(.+)')]
 
 # what a module defines
 
@@ -65,7 +70,7 @@ def parameters(fn, say):
         cells = ['*Returns*' if back else f'`{k}`', code(d.anno) if k in said else '', '' if back or d.default is inspect.Parameter.empty else code(short(d.default)), say(cell_text(d.docment))]
         return f"| {' | '.join(cells)} |"
     rows = [row(k, d) for k, d in docs.items() if k != 'self' and (d.docment or k not in ('return', 'args', 'kwargs'))]
-    return '\n'.join(['| Parameter | Type | Default | |', '|---|---|---|---|', *rows]) if rows else ''
+    return '\n'.join([':::{container} parameters', '| Parameter | Type | Default | |', '|---|---|---|---|', *rows, ':::']) if rows else ''
 
 def signature(name, o):
     "As it is called, a line per parameter where it is long."
@@ -79,7 +84,7 @@ def entry(module, name, level, source, say):
     "The documentation of a name and of its methods, as MyST; `say` makes references in what is prose."
     o = look_up(importlib.import_module(f'fastclean.{module}'), name)
     fn = o.__init__ if inspect.isclass(o) and '__init__' in vars(o) and not is_dataclass(o) else o
-    parts = [f'({module}.{name})=', f"{'#'*level} `{name}`", f'```python\n{signature(name, o)}\n```', say(inspect.cleandoc(o.__doc__ or '')), parameters(fn, say)]
+    parts = [f'```{{index}} {name} ({module})\n```', f'({module}.{name})=', f"{'#'*level} `{name}`", f'```python\n{signature(name, o)}\n```', say(inspect.cleandoc(o.__doc__ or '')), parameters(fn, say)]
     parts += [entry(module, f'{name}.{k}', level + 1, source, say) for k in methods_of(source, name)]
     return '\n\n'.join(p for p in parts if p)
 
@@ -90,16 +95,20 @@ def code_below(source): return '````{admonition} Source\n:class: dropdown\n```py
 class Names:
     "Where each documented name is explained, and which page a notebook becomes."
     def __init__(self, books):
-        self.pages, self.at, self.rooms = {}, {}, {'Tutorials': [], 'Questions': [f'howto/{o}' for o in HOWTO], 'Guides': ['comparison'], **{room: [] for room in ROOMS}}
+        self.pages, self.at, self.about = {}, {}, {}
+        self.rooms = {'Tutorials': [], 'Questions': [f'howto/{o}' for o in HOWTO], 'Guides': [], **{room: [] for room in ROOMS}}
         for f, nb in books.items():
             module = module_of(nb)
             lesson = f.parent.name == 'tutorials'
             self.pages[f.name] = f'api/{module}' if module else 'index' if f.stem == 'index' else f'{"tutorials" if lesson else "guides"}/{f.stem}'
             room = next((k for k, v in ROOMS.items() if re.match(v, f.name)), 'Guides') if module else 'Tutorials' if lesson else 'Guides'
-            if f.stem != 'index': self.rooms[room].append(self.pages[f.name])
+            if f.stem != 'index': self.rooms[room].append(self.pages[f.name]); self.about[self.pages[f.name]] = title_of(nb)
             for c in nb.cells:
                 if module and 'export' in directives(c):
                     for name in defined(c.source): self.at.setdefault(name, []).append(f'{module}.{name}')
+        self.rooms['Guides'] = sorted(self.rooms['Guides'], key=lambda o: 'how_it_works' not in o) + ['comparison']
+
+    def file(self, page): return page + ('.ipynb' if page in self.about else '.md')
 
     def link(self, m, module):
         "A reference to a name in backticks, where it is one of ours and it is clear which."
@@ -143,10 +152,31 @@ def page(nb, names, here):
     if here == 'index': cells.append(new_markdown_cell(contents(names)))
     return new_notebook(cells=cells, metadata=dict(language_info=dict(name='python')))
 
+def tree(pages, caption=''): return '```{toctree}\n:hidden:\n' + (f':caption: {caption}\n' if caption else '') + '\n' + '\n'.join(pages) + '\n```'
+
 def contents(names):
-    "Tables of contents for the first page: guides, then the modules by rooms."
-    tree = lambda room, pages: f'```{{toctree}}\n:hidden:\n:caption: {room}\n\n' + '\n'.join(pages) + '\n```'
-    return '\n\n'.join(tree(room, pages) for room, pages in names.rooms.items() if pages)
+    "End of the first page: where to read on, and what stands beside every page."
+    def line(page):
+        title, about = names.about.get(page, ('', ''))   # without words, a link has the title of its page
+        return f'- [{title}]({names.file(page)})' + (f': {about}' if about else '')
+    rooms = [(room, names.rooms[room]) for room in ('Tutorials', 'Questions', 'Guides')]
+    lists = [f'### {room}\n\n' + '\n'.join(map(line, pages)) for room, pages in rooms if pages]
+    lists += ['### Reference\n\n- [All modules](api/index.md), a line for each, with every function, parameter and source\n- {ref}`All names <genindex>`']
+    return '\n\n'.join(['## Read on', *lists, *(tree(pages, room) for room, pages in rooms if pages), tree(['api/index'], 'Reference')])
+
+def reference(names):
+    "Pages that lead to the modules: one of all, and one for each room."
+    short = lambda page: page.removeprefix('api/')
+    def row(page): return f'| [`{short(page)}`]({short(names.file(page))}) | {cell_text(prose(names.about[page][1], names, page, short(page)))} |'
+    table = lambda pages: '\n'.join(['| Module | |', '|---|---|', *map(row, pages)])
+    rooms = {f'api/{re.sub(r"[^a-z]+", "-", room.lower())}': (room, pages) for room in ROOMS if (pages := names.rooms[room])}
+    whole = '\n\n'.join(f'## [{room}]({short(here)}.md)\n\n{table(pages)}' for here, (room, pages) in rooms.items())
+    intro = 'What `from fastclean.all import *` brings, and what it is made of: a module uses those above it. {ref}`All names <genindex>`, from A to Z, lead to the same places.'
+    return {'api/index': f'# Modules\n\n{intro}\n\n{whole}\n\n{tree(map(short, rooms))}\n', **{here: f'# {room}\n\n{table(pages)}\n\n{tree(map(short, pages))}\n' for here, (room, pages) in rooms.items()}}
+
+def fetched(html):
+    "What a page would fetch from elsewhere: scripts, styles, pictures."
+    return re.findall(r'<(?:script|link|img|iframe|source|video)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]*)', html)
 
 def write_pages(
     root, # The project
@@ -162,6 +192,17 @@ def write_pages(
         to = out/f'{here}.ipynb'
         to.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(page(nb, names, here), to)
+    for here, text in reference(names).items(): (out/f'{here}.md').write_text(text, encoding='utf-8')
+
+def build(
+    out, # Folder of the pages, and of the site
+    *options, # For Sphinx
+)->int: # 0 where all is well
+    "The site; a warning is an error, and so is a page that would fetch something from elsewhere."
+    code = subprocess.run([sys.executable, '-m', 'sphinx', '-W', *options, '-q', '-b', 'html', str(out/'pages'), str(out/'html')]).returncode
+    for f in (out/'html').rglob('*.html'):
+        for o in fetched(f.read_text(encoding='utf-8')): code = 1; print(f'{f.relative_to(out)} fetches {o}', file=sys.stderr)
+    return code
 
 def main():
     "Write the pages, and build."
@@ -171,6 +212,6 @@ def main():
     a = p.parse_args()
     out = ROOT/'_docs'
     write_pages(ROOT, out/'pages')
-    return subprocess.run([sys.executable, '-m', 'sphinx', '-W', *(['--keep-going'] if a.keep_going else []), '-q', '-b', 'html', str(out/'pages'), str(out/'html')]).returncode if a.build else 0
+    return build(out, *(['--keep-going'] if a.keep_going else [])) if a.build else 0
 
 if __name__ == '__main__': sys.exit(main())
