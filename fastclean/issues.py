@@ -163,6 +163,7 @@ def find_label_issues(
 
 # %% ../nbs/10_issues.ipynb #00000023
 _text, _flags, _reals = ('item', 'split', 'certainty'), ('is_label_issue', 'verified'), ('label_score', 'suggested_prob', 'outlier_score')
+_names = ('given_label', 'predicted_label', 'suggested_label', 'class', 'twin')   # what other columns hold may be numbers as well
 _number = re.compile(r'-?(?:0|[1-9]\d{0,30})(\.\d+)?(?:e[+-]?\d{1,3})?', re.I)
 
 def _quote(o): return '"' + o.replace('"', '""') + '"'
@@ -186,7 +187,7 @@ def _value(cell):
 def _cells(column, name):
     "A column as text."
     if name in _text: return [_quote(o) for o in column.to_numpy(dtype=object)]
-    if name in _reals: return np.where(np.isnan(a := column.to_numpy()), '', a.astype(str)).tolist()
+    if name in _reals or (name not in _names and column.dtype.kind == 'f'): return np.where(np.isnan(a := column.to_numpy()), '', a.astype(str)).tolist()
     if name in _flags + ('fold',): return [str(o) for o in column]
     column = column.to_numpy(dtype=object)
     names = {k: _cell(o) for k, o in {id(o): o for o in column}.items()}   # by identity: 1, 1.0 and True are equal
@@ -225,6 +226,8 @@ def _parse(cells, name):
         if name == 'fold': return np.array(cells, dtype=np.int64)
         if name in _reals: return np.array([o or 'nan' for o in cells], dtype=np.float32)
     except (KeyError, ValueError, OverflowError) as e: raise ValueError(f'column {name} holds what does not belong there: {e}') from e
+    if name not in _names and any(cells) and all(_number.fullmatch(o) or o in ('', 'inf', '-inf') for o in set(cells)):
+        return np.array(cells, dtype=np.int64) if all(o.lstrip('-').isdigit() and len(o) < 18 for o in set(cells)) else np.array([o or 'nan' for o in cells], dtype=float)
     names = {o: _value(o) for o in set(cells)}
     return pd.Series([names[o] for o in cells], dtype=object)
 
@@ -239,7 +242,7 @@ def _checked(d):
 def read_issues(
     path, # A file that `write_issues` wrote, or a spreadsheet saved from it
     vocab=None, # Names of the classes: gives names that lost their quotes in a spreadsheet their type back, and refuses others
-)->pd.DataFrame: # The table with the same columns, names and dtypes
+)->pd.DataFrame: # The table with the same columns, names and dtypes; columns of your own that hold numbers are int64 or float64
     "Read a table of issues. Nothing in it is executed, and what is no such table is a `ValueError`."
     try:
         with open(path, encoding='utf-8-sig', newline='') as f: text = f.read().rstrip('\r\n') + '\n'

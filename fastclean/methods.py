@@ -68,7 +68,7 @@ METHODS = {
     'noise-layer': Method('a noise matrix learnt behind the network, with decay', cbs=_callback(NoiseAdaptation, keep=True)),
     'noise-dropout': Method('a noise matrix learnt behind the network, with dropout', cbs=_callback(NoiseAdaptation, decay=0., dropout=.1, keep=True)),
     'nnaqc': Method('a layer behind the network and bootstrapping before it', cbs=_callback(NNAQC, keep=True)),
-    'instance-transition': Method('a noise matrix for each item, from its features', cbs=_callback(InstanceTransition, entropy=0., keep=True)),
+    'instance-transition': Method('a noise matrix for each item, from its features; without the entropy term, which fails where most labels are wrong', cbs=_callback(InstanceTransition, entropy=0., keep=True)),
     'joint': Method('labels and network learnt together, then a new network on those labels', course='joint'),
     'reweight': Method('each item counts as much as its label is probable', cbs=lambda dls, preds: [SampleWeights(find_label_issues(preds))], needs_preds=True),
     'soft': Method('the probable true labels of each item as targets', cbs=lambda dls, preds: [SoftTargets.from_predictions(preds, dls)], needs_preds=True),

@@ -35,7 +35,8 @@ def track_with(
         from fastai.callback.wandb import WandbCallback
     except ImportError as e: raise need(e) from e
     (Path(out)/'wandb').mkdir(parents=True, exist_ok=True)
-    wandb.init(project='fastclean', name=name, dir=str(out), config=dict(method=name, **settings))
+    try: wandb.init(project='fastclean', name=name, dir=str(out), config=dict(method=name, **settings))
+    except wandb.errors.Error as e: raise ValueError(f"--track wandb: {' '.join(str(e).split())}") from e
     class Wandb(WandbCallback):
         "Without what fastai makes of the learner's arguments, which fails on some: the run has the settings."
         def before_fit(self):
@@ -53,12 +54,13 @@ def _list_methods():
     w = max(map(len, METHODS))
     _say(*[f"{k:<{w}}  {m.about}{' (needs out-of-fold predictions: they are made first)' if m.needs_preds else ''}" for k, m in METHODS.items()])
 
-def _check_choices(method, mode, track, lr, valid_pct):
+def _check_choices(method, mode, track, lr, valid_pct, epochs):
     from fastclean.methods import METHODS
     if method not in METHODS: raise ValueError(f"--method must be one of {', '.join(METHODS)}; got {method!r}; list explains them")
     if mode not in (None, 'features', 'finetune'): raise ValueError(f"--mode must be 'features' or 'finetune'; got {mode!r}")
     if track not in (None, *TRACKERS): raise ValueError(f"--track must be one of {', '.join(TRACKERS)}; got {track!r}")
     if lr is not None and not 0 < lr < 100: raise ValueError(f'--lr must be above 0; got {lr}')
+    if METHODS[method].course == 'joint' and epochs is not None and epochs < 2: raise ValueError('--method joint trains in two steps: give --epochs 2 or more')
     if not 0 < valid_pct <= .5: raise ValueError(f'--valid-pct must be above 0 and at most .5; got {valid_pct}')
 
 def _found(folder, source):
@@ -75,7 +77,7 @@ def _conclude_training(out, s):
     by = {'true': 'by their true labels', 'given': 'by their labels as they are'}[s['valid_labels']]
     held = ', which were held out and are as often wrong as the others' if s['valid_labels'] == 'given' and s['held_out'] else ''
     _say('', f"{s['method']}: accuracy {s['accuracy']:.1%} ({s['low']:.1%} to {s['high']:.1%}) on {s['n_valid']:,} validation items, {by}{held}")
-    if s['best_accuracy'] > s['high'] and s['best_accuracy'] > s['accuracy'] + .02: _say(f"An earlier epoch had {s['best_accuracy']:.1%}: what came after was learning wrong labels by heart. Another --method resists, or fewer --epochs.")
+    if s['best_accuracy'] > s['high'] and s['best_accuracy'] > s['accuracy'] + .02: _say(f"An earlier epoch had {s['best_accuracy']:.1%}: what came after may be wrong labels learnt by heart. Another --method may resist, or take fewer --epochs.")
     if s['unreadable']: _say(f"{len(s['unreadable']):,} items could not be read and were left out; they are listed in summary.json")
     o = encode_name(out)
     example = dict(image="'photo.jpg'", text="'some text'", table='row')[s['kind']]
@@ -121,7 +123,7 @@ def train(
     from fastclean.methods import METHODS
     if method == 'list': return _list_methods()
     if src is None: raise ValueError('SRC is missing: give a folder or a table, or --method list')
-    _check_choices(method, mode, track, lr, valid_pct)
+    _check_choices(method, mode, track, lr, valid_pct, epochs)
     _check_options(epochs=(epochs, 1), size=(size, 8), seed=(seed, 0))
     _is_file(weights=weights)
     source = _read(src, item_col=item_col, label_col=label_col, valid_col=valid_col, split_col=split_col, drop_unlabelled=drop_unlabelled, root=root, label_from=label_from,

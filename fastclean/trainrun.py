@@ -258,7 +258,7 @@ def train_source(
         return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute()), histories[-1], *track]
     with _no_bars(): learn = train_robust(judged, make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=_watch)
     table = histories[-1].table
-    result = _accuracy(learn, judged) | dict(valid_labels='given' if judged is dls else 'true', best_accuracy=float(table.accuracy.astype(float).max()))
+    result = _accuracy(learn, judged) | dict(valid_labels='given' if judged is dls else 'true', best_accuracy=float(table.accuracy[table.step == table.step.iloc[-1]].astype(float).max()))
     if METHODS[method].course == 'two': _write_division(learn, out)
     learn = predictor(src, learn, folds if frozen else None, size)
     _write_model(learn, table, out, f"{method}: on {result['n_valid']:,} validation items, by {'their labels as they are given' if judged is dls else 'their true labels'}")

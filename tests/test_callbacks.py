@@ -17,6 +17,7 @@ from fastai.learner import load_learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD, Adam, OptimWrapper
+from fastai.text.all import AWD_LSTM, TextDataLoaders, awd_lstm_clas_config, text_classifier_learner
 from fastai.torch_core import params
 from torch import nn
 
@@ -321,9 +322,27 @@ def test_instance_matrices_are_by_item():
 @pytest.mark.parametrize('make, message', [(lambda: NoiseAdaptation(dropout=1.), 'decay and dropout'), (lambda: NoiseAdaptation(warmup=1.), 'share of the training'), (lambda: NNAQC(2), 'alpha and beta'),
     (lambda: InstanceTransition(start=1.), 'between 0 and 1'), (lambda: ELR(beta=1.), 'beta'), (lambda: JointOptimization(last=0), '1 epoch or more'), (lambda: SampleWeights(ISSUES.drop(columns='item')), 'no column item'),
     (lambda: SampleWeights(pd.concat([ISSUES, ISSUES])), 'twice'), (lambda: trained(InstanceTransition(T=np.eye(2))), 'for 2 classes, the data have 3'), (lambda: trained(InstanceTransition(layer='1')), 'must name a linear layer'),
-    (lambda: trained(SampleWeights(ISSUES[:9])), '51 of 60 training items'), (lambda: trained(ELR(), MixUp()), 'leave out MixUp'), (lambda: trained(JointOptimization(), MixUp()), 'leave out MixUp'), (lambda: ELR().targets, 'no targets yet')])
+    (lambda: trained(SampleWeights(ISSUES[:9])), '51 of 60 training items'), (lambda: trained(ELR(), MixUp()), 'leave out MixUp'), (lambda: trained(JointOptimization(), MixUp()), 'leave out MixUp'), (lambda: ELR().targets, 'no targets yet'),
+    (lambda: JointOptimization(start=70.), 'share of the training'), (lambda: JointOptimization(alpha=-1), '0 or more'), (lambda: (cb := JointOptimization(start=5), trained(cb), cb.step2()), 'no label was replaced')])
 def test_what_does_not_fit(make, message):
     with pytest.raises(ValueError, match=message): make()
+
+@pytest.mark.parametrize('name', MAKE)
+def test_texts(name, words):
+    "A text learner gives more than logits until `RNNCallback` has taken them off."
+    cb = MAKE[name]() if name in ('adaptation', 'dropout', 'nnaqc', 'instance', 'elr', 'dynamics') else None
+    if cb is None: pytest.skip('bound to the items of this file')
+    with seeded(0): learn = text_classifier_learner(words, AWD_LSTM, pretrained=False, config=awd_lstm_clas_config | dict(emb_sz=8, n_hid=8, n_layers=1), metrics=accuracy)
+    quietly(learn, 1, cbs=cb)
+    assert np.isfinite(learn.recorder.values).all() and (state(cb) or name == 'elr')
+    p, _ = learn.get_preds()
+    assert torch.allclose(p.sum(1), torch.ones(len(p)), atol=1e-5)
+
+@pytest.fixture(scope='module')
+def words():
+    rng = np.random.default_rng(0)
+    d = pd.DataFrame(dict(text=[' '.join(rng.choice(['red', 'green', 'blue', 'old', 'new'], 6)) for _ in range(40)], label=['a', 'b', 'c', 'd']*10, is_valid=[False]*32 + [True]*8))
+    return TextDataLoaders.from_df(d, text_col='text', label_col='label', valid_col='is_valid', bs=8, seq_len=8, num_workers=0)
 
 # ---- ELR, joint optimisation, weights
 def test_elr_by_hand():

@@ -321,6 +321,11 @@ def test_another_training(change, what, tmp_path):
     assert (tmp_path/'c').read_bytes() == before
     (tmp_path/'c').unlink(); assert same(train(**change), train(**{**change, 'cbs': [*copy.deepcopy(change.get('cbs', [])), Checkpoint(tmp_path/'c')]})) if 'cbs' not in change else True
 
+def test_another_setting_of_a_callback(tmp_path):
+    train([ELR(lam=1), Checkpoint(tmp_path/'c'), Stop(0, 1, 'after_step')])
+    with pytest.raises(ValueError, match='with other callbacks'): train([ELR(lam=3), Checkpoint(tmp_path/'c')])
+    train([ELR(lam=1), Checkpoint(tmp_path/'c')])
+
 def test_another_order_of_callbacks_is_the_same_training(tmp_path):
     train([ELR(), NoiseAdaptation(warmup=0.), Checkpoint(tmp_path/'c'), Stop(0, 1, 'after_step')])
     assert same(train([ELR(), NoiseAdaptation(warmup=0.)]), train([NoiseAdaptation(warmup=0.), Checkpoint(tmp_path/'c'), ELR()]))

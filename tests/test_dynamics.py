@@ -137,6 +137,7 @@ def test_names_and_the_join():
     both = dyn.join(issues)
     assert list(both.index) == [7, 8, 9] and list(both['item']) == ['63', '5', '0'] and np.isnan(both.aum.iloc[0]) and np.isclose(both.aum.iloc[1], dyn.scores().aum[5])
     assert list(dyn.join(both).columns) == list(both.columns)      # twice is once
+    with pytest.raises(ValueError, match="is_label_issue is a column of the issues"): dyn.join(issues, dyn.scores().assign(is_label_issue=True))
     with pytest.raises(ValueError, match='none of the items'): dyn.join(issues.assign(item=['x', 'y', 'z']))
     with pytest.raises(ValueError, match='a row for each item and class'): dyn.join(issues.assign(**{'class': 'a'}))
 
@@ -196,6 +197,9 @@ def test_aum_issues_judges_every_item_once():
     assert [len(f) for f in fakes] == [15, 15] and not fakes[0] & fakes[1] and d.threshold.nunique() == 2
     assert set(d['item'][d.threshold == d.threshold.mode()[0]].astype(int)) == set(range(60)) - fakes[0]
     assert (d.is_label_issue == (d.aum < d.threshold)).all() and d.is_label_issue.is_monotonic_decreasing
+    pd.testing.assert_frame_equal(d, aum_issues(dls_of(drop_last=False), learner, fit))      # one seed is one result
+    weighted = lambda dls: Learner(dls, nn.Linear(4, dls.c), loss_func=CrossEntropyLossFlat(weight=torch.ones(3)))
+    with pytest.raises(ValueError, match='weights for 3 classes, and here there is a fake one more'): aum_issues(dls_of(), weighted, fit)
 
 def test_the_picture():
     dyn, bad = simulated(200)

@@ -283,6 +283,13 @@ def test_own_columns_survive(tmp_path):
     back = read_issues(write_issues(d, tmp_path/'i.csv'))
     assert back.note.tolist() == d.note.tolist() and list(back.columns) == [*COLUMNS, 'note']
 
+def test_own_numbers_survive(tmp_path):
+    preds, _ = make(n=20)
+    d = find_label_issues(preds).assign(aum=np.r_[np.linspace(-3, 2e-9, 19), np.nan], forgetting=[0., 1., np.inf, np.nan, -np.inf]*4, epochs=np.arange(20), learnt=['01', '1']*10)
+    back = read_issues(write_issues(d, tmp_path/'i.csv'))
+    for c in ('aum', 'forgetting', 'epochs'): np.testing.assert_array_equal(back[c], d[c]); assert back[c].dtype == d[c].dtype
+    assert back.learnt.tolist() == d.learnt.tolist()
+
 def test_other_csv_readers_see_clean_names(tmp_path):
     preds, _ = make(n=20, K=3)
     preds.vocab = ['1', 'NA', 'tench']

@@ -136,6 +136,7 @@ def test_bad_input(noisy, tmp_path, capsys):
     assert 'no file' in fails(capsys, noisy, '--weights', tmp_path/'w.pth', *o)
     assert 'is for images' in fails(capsys, noisy, '--method', 'dividemix', '--mode', 'features', *o)
     assert 'two steps' in fails(capsys, noisy, '--method', 'joint', '--epochs', 1, '--mode', 'finetune', *o)
+    assert 'two steps' in fails(capsys, noisy, '--method', 'joint', '--epochs', 1, *o) and not (tmp_path/'o').exists()
     (tmp_path/'full').mkdir(); (tmp_path/'full'/'x').write_text('mine')
     assert 'not empty' in fails(capsys, noisy, '--out', tmp_path/'full')
     assert (tmp_path/'full'/'x').read_text() == 'mine'
@@ -189,6 +190,12 @@ def test_killed_it_goes_on_to_the_same_end(noisy, cache, tmp_path):
     pd.testing.assert_frame_equal(a, b)
     x, y = (load_learner(tmp_path/o/'export.pkl').model.state_dict() for o in ('whole', 'killed'))
     assert all((x[k] == y[k]).all() for k in x)
+
+def test_a_tracker_that_is_not_logged_in(noisy, cache, tmp_path, monkeypatch, capsys):
+    pytest.importorskip('wandb')
+    for k in ('WANDB_API_KEY', 'WANDB_MODE'): monkeypatch.delenv(k, raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('WANDB_SILENT', 'true'); monkeypatch.setenv('WANDB_CONFIG_DIR', str(tmp_path))
+    assert '--track wandb' in fails(capsys, noisy, '--track', 'wandb', '--method', 'plain', '--cache', cache, '--out', tmp_path/'o')
 
 def test_followed_by_tensorboard_and_wandb(noisy, cache, tmp_path, monkeypatch):
     pytest.importorskip('tensorboard'); pytest.importorskip('wandb')

@@ -132,7 +132,7 @@ class Checkpoint(Begin, Callback):
         rates = [h[k] for h in opt.hypers for k in ('lr', 'wd') if k in h] + [f(x) for cb in self.learn.cbs if isinstance(cb, ParamScheduler) for _, f in sorted(cb.scheds.items()) for x in (0., .1, .5)]
         return {'items': digest(*map(str, item_names(ds, self.dls.path))), 'labels': _labels(ds), 'batch size': getattr(self.dls.train, 'bs', getattr(self.dls.train, 'batch_size', None)),
                 'model': digest(describe([(k, list(v.shape)) for k, v in model.items() if isinstance(v, torch.Tensor)], 10**9)),
-                'callbacks': sorted(type(cb).__name__ for cb in self._cbs()), 'epochs': self.n_epoch, 'loss': describe(self.learn.loss_func),
+                'callbacks': sorted(describe(cb) if hasattr(cb, '_resumes') else type(cb).__name__ for cb in self._cbs()), 'epochs': self.n_epoch, 'loss': describe(self.learn.loss_func),
                 'optimizer': describe([type(opt), type(getattr(opt, 'opt', None)), getattr(opt, 'cbs', None), [len(o) for o in opt.param_lists]]),
                 'learning rates': [f'{float(v):.4g}' for r in rates for v in np.ravel(r)]}
 

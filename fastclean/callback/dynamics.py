@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from sklearn.mixture import GaussianMixture
 
 from .core import Begin, train_items
+from ..foldtask import repeatable
+from ..issues import COLUMNS
 from ..interpret import GIVEN, MUTED, _Figure, _fit, _text, shown_name
 from ..loaders import Relabel, _item, _key, _relabel, _target_tl, class_names
 from ..targets import ItemCallback, SoftTargets
@@ -113,6 +115,7 @@ class TrainingDynamics(Begin, ItemCallback):
         if 'class' in issues: raise ValueError('training dynamics are for data with one label for each item; these issues have a row for each item and class')
         new = (self.scores() if scores is None else scores).drop(columns='given_label', errors='ignore').set_index('item')
         rows = new.reindex(issues['item'].astype(str)).set_index(issues.index)
+        if clash := [c for c in rows if c in COLUMNS]: raise ValueError(f"{clash[0]} is a column of the issues, with another meaning: rename it in the scores, as by scores.rename(columns={{'is_label_issue': 'aum_issue'}})")
         if not issues['item'].astype(str).isin(new.index).any() and len(issues): raise ValueError(f"none of the items of the issues was trained on: they name {issues['item'].iloc[0]!r}, the record {self.names[0]!r}")
         return issues.drop(columns=[c for c in rows if c in issues]).join(rows)
 
@@ -179,15 +182,19 @@ def aum_issues(
     learner_fn, # Makes a new learner from DataLoaders, for as many classes as they have: `partial(vision_learner, arch=resnet18)`
     fit, # Trains a learner: `lambda learn: learn.fit_one_cycle(10)`; called twice
     quantile:float=.99, # Of the fake items' margins, below which an item is suspected
-    seed:int=42, # Another seed draws other fake items
+    seed:int=42, # Seed of everything; another one draws other fake items
 )->pd.DataFrame: # A row per training item: item, given_label, aum, threshold (of the run that judged it), is_label_issue; issues first, the lowest margin first
     "Find wrong labels by the area under the margin, with the threshold from a fake class (Pleiss et al., 2020)."
     n, K = len(dls.train_ds), len(class_names(dls))
     drawn, m = np.random.default_rng(seed).permutation(n), max(1, n//(K + 1))
     runs = []
     for fake in (drawn[:m], drawn[m:2*m]):
-        learn, dyn = learner_fn(fake_class(dls, fake)), TrainingDynamics(keep=True)
-        with learn.added_cbs(dyn): fit(learn)
+        more, dyn = fake_class(dls, fake), TrainingDynamics(keep=True)
+        with repeatable(seed, more):
+            learn = learner_fn(more)
+            w = getattr(getattr(learn.loss_func, 'func', learn.loss_func), 'weight', None)
+            if w is not None and len(w) == K: raise ValueError(f'the loss has weights for {K} classes, and here there is a fake one more: let learner_fn make a loss for as many classes as its DataLoaders have')
+            with learn.added_cbs(dyn): fit(learn)
         s = dyn.scores()
         runs.append((s, float(np.nanquantile(s.aum.to_numpy()[fake], quantile))))
     out = runs[0][0][['item', 'given_label', 'aum']].assign(threshold=runs[0][1])

@@ -30,7 +30,7 @@ def mean_entropy(
 
 class JointOptimization(Begin, SoftTargets):
     "Step 1 of joint optimisation: from an epoch on the labels are the mean of the network's last predictions (Tanaka et al., 2018)."
-    _resumes = ('_epochs', 'targets', 'soft_labels', 'used')
+    _resumes = ('_epochs', 'targets', 'soft_labels', 'used', '_replaced')
     order = SoftTargets.order # its loss is one of soft targets, and its terms come before gradients are accumulated or scaled
     def __init__(self,
         start=.35, # Epoch from which the labels are replaced: a number of epochs (int), or a share of the training; 70 of 200 in the paper
@@ -40,12 +40,14 @@ class JointOptimization(Begin, SoftTargets):
         prior=None, # Shares of the true classes, (K,); default those of the given labels
     ):
         if last < 1: raise ValueError(f'last must be 1 epoch or more; got {last}')
+        if start < 0 or (isinstance(start, float) and start >= 1): raise ValueError(f'start is a number of epochs (int), or a share of the training (float), from 0 to below 1; got {start!r}')
+        if alpha < 0 or beta < 0: raise ValueError(f'alpha and beta must be 0 or more; got {alpha} and {beta}')
         self.start, self.alpha, self.beta, self.last, self.prior = start, alpha, beta, last, prior
         self.targets, self.weights, self.used, self.soft_labels = None, None, 0, None
 
     def begin(self):
         "The given labels again."
-        self._epochs, self.targets = [], None
+        self._epochs, self.targets, self._replaced = [], None, False
         if any(isinstance(cb, MixHandler) for cb in self.learn.cbs): raise ValueError('JointOptimization takes the labels from what the network says of each item: leave out MixUp, which blends items')
         K, y = len(class_names(self.dls)), given_labels(self.dls.train_ds)
         if y.ndim != 1 or (y < 0).any(): raise ValueError('JointOptimization is for data with one label for each item')
@@ -78,7 +80,7 @@ class JointOptimization(Begin, SoftTargets):
         if self.epoch + 1 < self._from: return
         total, count = (np.sum(o, axis=0) for o in zip(*self._epochs))
         self.soft_labels = np.where(count[:, None] > 0, total/np.maximum(count, 1)[:, None], self.soft_labels).astype(np.float32)
-        self.targets = self.soft_labels
+        self.targets, self._replaced = self.soft_labels, True
     after_epoch = after_cancel_fit = after_train
 
     def after_fit(self):
@@ -89,4 +91,5 @@ class JointOptimization(Begin, SoftTargets):
     def step2(self)->SoftTargets: # A callback for a new learner
         "Step 2: training on the labels that were found."
         if self.soft_labels is None: raise ValueError('there are no labels yet: train with JointOptimization among the callbacks first')
+        if not self._replaced: raise ValueError(f'no label was replaced: the training ended before epoch {self._from}, from which they are (start)')
         return SoftTargets(self.soft_labels)

@@ -65,8 +65,11 @@ class NoiseLayer(Begin):
 
     def after_pred(self):
         "The loss sees what comes out of the layer."
-        self._own = self.learn.pred.as_subclass(torch.Tensor)
-        with torch.autocast(self._own.device.type, enabled=False): self.learn.pred = self.through(self._own.float().softmax(1))
+        pred = self.learn.pred
+        first, *rest = pred if isinstance(pred, (list, tuple)) else [pred]   # fastai's text models give more, which `RNNCallback` takes off later
+        self._own = first.as_subclass(torch.Tensor)
+        with torch.autocast(self._own.device.type, enabled=False): behind = self.through(self._own.float().softmax(1))
+        self.learn.pred = (behind, *rest) if rest else behind
 
     def after_loss(self):
         "Everything else sees the model's own predictions."
