@@ -1591,6 +1591,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fastclean.report._numbers': ('report.html#_numbers', 'fastclean/report.py'),
                                   'fastclean.report._oddities': ('report.html#_oddities', 'fastclean/report.py'),
                                   'fastclean.report._pct': ('report.html#_pct', 'fastclean/report.py'),
+                                  'fastclean.report._said': ('report.html#_said', 'fastclean/report.py'),
                                   'fastclean.report._see': ('report.html#_see', 'fastclean/report.py'),
                                   'fastclean.report._settings': ('report.html#_settings', 'fastclean/report.py'),
                                   'fastclean.report._shell': ('report.html#_shell', 'fastclean/report.py'),

@@ -176,7 +176,7 @@ def _entries(J, n, vocab, top=100):
     best = best[np.lexsort((best, -off.ravel()[best]))]
     return [dict(true=vocab[i], given=vocab[j], probability=float(T[i, j]), items=float(J[i, j]*n)) for i, j in zip(*np.divmod(best, len(T))) if off[i, j] > 0]
 
-CLEAR = {True: 'The data speak clearly.', False: 'Which labels are suspect is clear, how many are wrong in all is less so.'}   # whether the number is clear, too
+CLEAR = {True: 'The data speak clearly.', False: 'Which labels are wrong is clearer than how many.'}   # whether the number is clear, too
 
 def _verdict(n, rate, issues, sure, doubts):
     "The summary in words."

@@ -145,6 +145,7 @@ def _mixups(s, vocab, number, top=12):
     return f'<section id="mixups" aria-labelledby="mixups-h"><h2 id="mixups-h">Mix-ups</h2><p class="note">{"Which classes are forgotten, and which are given where they are not" if multi else "Which classes carry each other&#39;s labels"}, in estimated numbers of items.</p>{body}</section>'
 
 # %% ../nbs/13_report.ipynb #00000010
+_wrong = dict(obvious=94, possible=62)   # percent, over the noisy cells of benchmarks/cutoff.csv
 NO_STEPS = (('Nothing is to be corrected here. A label that is wrong and yet plausible to the model does not show: a look at some items by hand tells more.', ''),)
 LOST_STEPS = (('Correct nothing from this list. Look at some items first: do the labels belong to them, or has a table shifted?', ''),
               ('Then try a stronger model, another backbone or one that is fine-tuned to these items, and run again.', ''))
@@ -163,19 +164,21 @@ def next_steps(
     again = f'{dst}/{Path(src).name}' if dst != Path(src).name + '-corrected' else dst
     found = encode_name(found)
     decide = () if settings.get('label_delim') else ((
-        "Decide yourself, in a browser: keep, relabel or drop, with the mouse or a key; it writes the corrected copy, too. It needs pip install 'fastclean[app]'.", _shell('fastclean', 'review', found)),)
-    return (('Look at the suspects above. The obvious ones are wrong whatever one assumes about the model; decide on the possible ones by eye.', ''), *decide,
+        "Decide yourself, in a browser: keep, relabel or drop, with the mouse or a key; it writes the corrected copy, too. It needs `pip install 'fastclean[app]'`.", _shell('fastclean', 'review', found)),)
+    return ((f'Look at the suspects above. Where the truth is known, {_wrong["obvious"]} of a hundred obvious ones are wrong, and {_wrong["possible"]} of a hundred possible ones: decide on those by eye.', ''), *decide,
             ('How good is this list, and what has it missed? Some labels, drawn at random for you to judge, tell.', _shell('fastclean', 'audit', found)),
-            ('Write a copy with the suggested labels. The source stays as it is, --dry-run only says what would be changed, and --threshold .95 changes only what is all but certain.',
+            ('Write a copy with the suggested labels. The source stays as it is, `--dry-run` only says what would be changed, and `--threshold .95` changes only what is all but certain.',
              _shell('fastclean', 'correct', src, dst, '--issues', found, *how)),
             ('Look again: corrected labels make a better model, and a better model finds more.', _shell('fastclean', 'find', again, *how, '--out', 'again')),
             ('Changed your mind? This makes the copy what the source is, byte for byte.', _shell('fastclean', 'undo', dst)),
             ('In Python, the table is a DataFrame.', "from fastclean.all import *\n\n" + f"issues = read_issues({found + '/issues.csv'!r})\nobvious = issues[issues.certainty == 'obvious']"))
 
+def _said(t): return re.sub('`([^`]+)`', r'<code>\1</code>', _esc(t))
+
 def _next(steps, s, found):
     "Steps as a list with their code: the caller's, or those that fit the result."
     if steps is None: steps = LOST_STEPS if s['sure'] == 'no' else next_steps(s.get('settings', {}), found) if s['issues']['total'] else NO_STEPS
-    return '<ol class="steps">' + ''.join(f'<li>{_esc(t)}{f"<pre><code>{html.escape(c)}</code></pre>" if c else ""}</li>' for t, c in steps) + '</ol>'
+    return '<ol class="steps">' + ''.join(f'<li>{_said(t)}{f"<pre><code>{html.escape(c)}</code></pre>" if c else ""}</li>' for t, c in steps) + '</ol>'
 
 def _fact(o): return f'{o:.4g}' if isinstance(o, float) else str(o)
 
@@ -204,7 +207,7 @@ def write_report(
     n_cards:int=500, # Suspects with a picture, at most
     health=None, # The table of `health_summary`, if it is at hand
     joint=None, # A joint of `label_joint`, (K, K), if it is at hand
-    steps=None, # How to go on: pairs of a sentence and its code; default by the result
+    steps=None, # How to go on: pairs of a sentence, in which words in backticks are code, and its code; default by the result
     evidence=None, # The table of `label_evidence`, at least of the suspects that have a card: shows their neighbours
 )->Path: # The file
     "Write one self-contained HTML page with everything that was found."

@@ -125,6 +125,16 @@ def test_the_steps_name_the_source_as_a_shell_wants_it(settings, correct, find):
     code = [o for o in code if 'review' not in o]
     assert code[2].startswith(f'fastclean correct {correct} --issues found') and code[3] == f'fastclean find {find} --out again'
 
+def test_what_is_said_of_obvious_and_possible_ones_was_measured():
+    d = pd.read_csv(Path(__file__).parents[1]/'benchmarks/cutoff.csv')
+    d = d[(d.rule == 'posterior') & (d.noise != 'clean')].sum(numeric_only=True)
+    assert report._wrong == dict(obvious=round(100*d.obvious_hit/d.obvious), possible=round(100*(d.hit - d.obvious_hit)/(d.flagged - d.obvious)))
+
+def test_what_is_typed_is_code(tmp_path):
+    text = write(tmp_path, record(2000))[0].read_text(encoding='utf-8')
+    for o in ('--dry-run', '--threshold .95', 'pip install &#x27;fastclean[app]&#x27;'): assert f'<code>{o}</code>' in text, o
+    assert '<code>&lt;b&gt;</code>' in write(tmp_path, record(), steps=[('Type `<b>`', '')])[0].read_text(encoding='utf-8')
+
 def test_steps_of_ones_own(tmp_path):
     lost = record(); lost.pred_probs[:] = np.random.default_rng(0).permutation(lost.pred_probs)
     assert 'Correct nothing from this list' in Page(write(tmp_path, lost)[0]).text() and 'read_issues' in Page(write(tmp_path, record(2000))[0]).text()
