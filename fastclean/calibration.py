@@ -109,8 +109,9 @@ def temperature_table(
 # %% ../nbs/17_calibration.ipynb #00000013
 def score_uncertainty(
     records, # `Predictions` of the same items and labels from two or more runs: other seeds, resamples, learners
+    issues:pd.DataFrame|None=None, # A table of issues that gets these columns beside its own, such as that of the averaged runs; default none
     **kwargs, # As `find_label_issues` takes them: filter_by, score, …
-)->pd.DataFrame: # A row per item (and class, where multi-label), in the order of the first record: score_mean, score_sd, issue_share (of the runs that mark it), n_runs
+)->pd.DataFrame: # A row per item (and class, where multi-label), in the order of the first record, or of `issues`: score_mean, score_sd, issue_share (of the runs that mark it), n_runs
     "How much label scores vary between runs."
     records = list(records)
     if len(records) < 2: raise ValueError(f'an uncertainty takes the predictions of two or more runs; got {len(records)}')
@@ -124,4 +125,6 @@ def score_uncertainty(
         tables.append(find_label_issues(r, **kwargs).set_index(by)[['label_score', 'is_label_issue']])
     index = tables[0].index if first.multi_label else pd.Index(first.items.astype(str), name='item')
     score, issue = (np.stack([t[c].reindex(index).to_numpy(dtype=float) for t in tables]) for c in ('label_score', 'is_label_issue'))
-    return pd.DataFrame(dict(score_mean=score.mean(0), score_sd=score.std(0, ddof=1), issue_share=issue.mean(0), n_runs=len(records)), index=index).reset_index()
+    new = pd.DataFrame(dict(score_mean=score.mean(0), score_sd=score.std(0, ddof=1), issue_share=issue.mean(0), n_runs=len(records)), index=index).reset_index()
+    if issues is None: return new
+    return issues.drop(columns=[c for c in new if c in issues and c not in by]).merge(new, on=by, how='left', validate='one_to_one')

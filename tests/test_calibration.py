@@ -5,7 +5,7 @@ import pytest
 
 from fastclean.calibration import calibrate, fit_temperature, noise_corrected, score_uncertainty, temperature_table
 from fastclean.core import InSampleWarning, Predictions
-from fastclean.issues import find_label_issues
+from fastclean.issues import average_predictions, find_label_issues, read_issues, write_issues
 from fastclean.transition import sharpen_probs
 
 def simulate(n=3000, K=5, rate=.2, temperature=2., seed=0, pair=False):
@@ -100,6 +100,14 @@ def test_uncertainty_by_hand():
     assert score_uncertainty([runs[0], *[r[order] for r in runs[1:]]]).round(5).equals(u.round(5))
     joined = find_label_issues(runs[0]).merge(u, on='item', how='left')
     assert len(joined) == 200 and joined.score_mean.notna().all()
+
+def test_uncertainty_beside_the_issues(tmp_path):
+    runs = [simulate(200, temperature=t)[0] for t in (1., 2., 4.)]
+    d = find_label_issues(average_predictions(runs))
+    both, u = score_uncertainty(runs, issues=d), score_uncertainty(runs).set_index('item')
+    assert both['item'].equals(d['item']) and list(both.columns) == [*d.columns, 'score_mean', 'score_sd', 'issue_share', 'n_runs']
+    assert np.allclose(both.score_sd, u.score_sd[both['item']]) and list(score_uncertainty(runs, issues=both).columns) == list(both.columns)
+    assert np.allclose(read_issues(write_issues(both, tmp_path/'i.csv')).score_mean, both.score_mean)
 
 def test_uncertainty_of_several_labels():
     rng = np.random.default_rng(0)
