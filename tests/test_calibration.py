@@ -103,7 +103,7 @@ def test_uncertainty_by_hand():
 
 def test_uncertainty_beside_the_issues(tmp_path):
     runs = [simulate(200, temperature=t)[0] for t in (1., 2., 4.)]
-    d = find_label_issues(average_predictions(runs))
+    d = find_label_issues(average_predictions(*runs))
     both, u = score_uncertainty(runs, issues=d), score_uncertainty(runs).set_index('item')
     assert both['item'].equals(d['item']) and list(both.columns) == [*d.columns, 'score_mean', 'score_sd', 'issue_share', 'n_runs']
     assert np.allclose(both.score_sd, u.score_sd[both['item']]) and list(score_uncertainty(runs, issues=both).columns) == list(both.columns)
