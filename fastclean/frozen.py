@@ -55,13 +55,14 @@ class ArrayDL(TfmdDL):
 
     def create_batch(self,
         b, # Positions
-    )->tuple: # Rows, (n, …), and labels, (n,)
+    )->tuple: # Rows, (n, …), and labels, (n,), where there are any
         "A batch."
         if not hasattr(self, '_at'):
             self._get = self.dataset.tls[0].tfms[0]
             self._at = np.array([self._get.row[o] for o in self.dataset.items])
             self._y = torch.as_tensor(given_labels(self.dataset))
-        return TensorBase(self._get.x[self._at[b]]), TensorCategory(self._y[b])
+        x = TensorBase(self._get.x[self._at[b]])
+        return (x, TensorCategory(self._y[b])) if (self._y >= 0).all() else (x,)
 
     def retain(self,
         res, # A batch
@@ -73,7 +74,7 @@ class ArrayDL(TfmdDL):
 def array_dls(
     x, # A row for each item: features, (n, d), or images, (n, c, h, w), as the model wants them
     labels, # Class of each item, (n,), as the vocabulary names it
-    split, # 'train', 'valid' or 'test' for each item, (n,)
+    split, # 'train', 'valid' or 'test' for each item, (n,); with anything else it is in no dataset, but `test_dl` takes its name
     vocab=None, # The classes; default all that there are, in order
     names=None, # Name of each item, (n,); default its position
     bs:int|None=None, # Batch size; default some 32 batches in an epoch, of 16 to 256 items
