@@ -25,12 +25,20 @@ def test_what_a_cell_defines():
 
 def test_pages_and_rooms():
     assert NAMES.pages == {'00_core.ipynb': 'api/core', '03_noise.ipynb': 'api/noise', '20_guide.ipynb': 'guides/20_guide', 'index.ipynb': 'index'}
-    assert NAMES.rooms['Guides'] == ['comparison', 'guides/20_guide'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
-    assert 'api/noise' in text('index.ipynb') and '---' not in text('index.ipynb')
+    assert NAMES.rooms['Guides'] == ['guides/20_guide', 'comparison'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
+    assert 'api/index' in text('index.ipynb') and '[A guide](guides/20_guide.ipynb)' in text('index.ipynb') and '---' not in text('index.ipynb')
+    first = docs.Names(BOOKS | {Path('25_how_it_works.ipynb'): book('m # How it works')}).rooms['Guides']
+    assert first == ['guides/25_how_it_works', 'guides/20_guide', 'comparison']
+
+def test_one_page_leads_to_all_modules():
+    pages = docs.reference(NAMES)
+    assert list(pages) == ['api/index', 'api/data-and-noise']
+    for o in pages.values(): assert '| [`core`](core.ipynb) | What it is about |' in o
+    assert '[Data and noise](data-and-noise.md)' in pages['api/index'] and pages['api/index'].endswith('\n\ndata-and-noise\n```\n') and pages['api/data-and-noise'].endswith('core\nnoise\n```\n')
 
 def test_what_is_shown_of_a_notebook():
     said = text('00_core.ipynb')
-    for o in ('# core\n\nWhat it is about', '(core.to_jsonable)=\n\n## `to_jsonable`', 'Source', 'shown()'): assert o in said
+    for o in ('# core\n\nWhat it is about', '```{index} to_jsonable (core)\n```\n\n(core.to_jsonable)=\n\n## `to_jsonable`', 'Source', 'shown()'): assert o in said
     for o in ('secret', 'default_exp', '#|', '## `_private`'): assert o not in said
     assert docs.page(CORE, NAMES, 'api/core').cells[-1].outputs[0].text == 'seen'
 
@@ -49,7 +57,8 @@ def test_what_is_said_of_a_name():
     )->str: # What comes back
         "What it does."
     said = docs.parameters(function, lambda o: o.upper())
-    assert said.splitlines()[2:] == ['| `n` | `int` |  | A NUMBER \\| OF THINGS, AS `TO_JSONABLE` TAKES IT |', "| `path` |  | `'a'` | NO TYPE IS SAID |", '| *Returns* | `str` |  | WHAT COMES BACK |']
+    assert said.splitlines()[3:-1] == ['| `n` | `int` |  | A NUMBER \\| OF THINGS, AS `TO_JSONABLE` TAKES IT |', "| `path` |  | `'a'` | NO TYPE IS SAID |", '| *Returns* | `str` |  | WHAT COMES BACK |']
+    assert said.splitlines()[::len(said.splitlines()) - 1] == [':::{container} parameters', ':::']
     assert docs.signature('f', function) == "f(n, path='a')"
     assert docs.signature('f', lambda **kwargs: 0) == 'f(**kwargs)'
     assert docs.parameters(lambda: 0, str) == ''
@@ -60,7 +69,29 @@ def test_all_names_are_explained():
     at = docs.Names(books).at
     assert {'find_label_issues', 'KFoldLearner', 'DivideMix', 'MarginNoise', 'Source'} <= at.keys()
     said = docs.entry('issues', 'find_label_issues', 2, '', str)
-    assert said.startswith('(issues.find_label_issues)=\n\n## `find_label_issues`') and '| *Returns* |' in said
+    assert '\n\n(issues.find_label_issues)=\n\n## `find_label_issues`' in said and '| *Returns* |' in said
+
+# pictures, formulas, and what is fetched
+
+@pytest.mark.parametrize('f', sorted((ROOT/'nbs').rglob('*.ipynb')), ids=lambda o: o.stem)
+def test_no_picture_is_hidden(f):
+    import nbformat
+    for c in nbformat.read(f, 4).cells:
+        if 'hide' in docs.directives(c): assert not [k for o in c.outputs for k in o.get('data', {}) if k.startswith('image/')], c.source   # `echo: false` hides the code alone
+
+def test_what_would_be_fetched_from_elsewhere():
+    assert docs.fetched('<script defer src="https://a/b.js"></script><a href="https://a"><img alt="x"\n src="//a/c.png"><link rel="stylesheet" href="_static/d.css">') == ['https://a/b.js', '//a/c.png']
+
+SITE = ROOT/'_docs/html'
+
+@pytest.mark.skipif(not (SITE/'index.html').exists(), reason='no site has been built: make docs')
+def test_the_site_fetches_nothing_and_shows_formulas():
+    import re
+    for f in SITE.rglob('*.html'):
+        said = f.read_text(encoding='utf-8')
+        assert docs.fetched(said) == [], f
+        assert not re.search(r'class="math[ "]|\\\(', re.sub(r'(?s)<div class="math">\s*<math.*?</math></div>|<pre.*?</pre>|<code.*?</code>', '', said)), f
+    assert '<math' in (SITE/'api/transition.html').read_text(encoding='utf-8')
 
 # what the pages tell a reader to type
 
@@ -71,7 +102,7 @@ def test_commands_and_code_that_a_reader_copies(page):
     import ast, builtins, re, shlex
     import fastclean.all as everything
     from typer.main import get_command
-    from fastclean import actions, auditing, cli, noising, training   # noqa: F401: their commands
+    from fastclean import actions, auditing, cli, noising, reviewing, training   # noqa: F401: their commands
     from fastclean.labelstudio import commands                         # noqa: F401
     said = page.read_text(encoding='utf-8')
     for line in re.findall(r'(?m)^fastclean .*', '\n'.join(re.findall(r'(?ms)^```sh\n(.*?)^```', said))):
@@ -79,10 +110,10 @@ def test_commands_and_code_that_a_reader_copies(page):
         while hasattr(command, 'commands'): command = command.commands[words.pop(0)]
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         assert {o for o in words if o.startswith('--')} <= known, line
-    free = {'dls', 'learner_fn', 'preds', 'issues', 'interp', 'folds', 'votes', 'model', 'arch', 'kf', 'learn', 'path', 'item'}
+    free = {'parallel_config', 'dls', 'learner_fn', 'preds', 'issues', 'interp', 'folds', 'votes', 'model', 'arch', 'kf', 'learn', 'path', 'item'}
     for code in re.findall(r'(?ms)^```python\n(.*?)^```', said):
         tree = ast.parse(code)
-        new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
         used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - new - free
         assert {o for o in used if not hasattr(everything, o) and not hasattr(builtins, o)} == set(), code
 
