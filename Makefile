@@ -23,6 +23,7 @@ $(READY): settings.ini setup.py pyproject.toml
 
 demo: $(READY)    ## Find flipped labels in scikit-learn's digits
 	$(BIN)/fastclean demo
+	@echo 'For fastclean in this terminal:  source $(VENV)/bin/activate'
 
 test: check pytest nbtest    ## All tests that need nothing but Python
 

@@ -73,7 +73,7 @@ def test_export_index(project):
 
 def index(path, *more, picture=PNG):
     save(path/'nbs/index.ipynb', new_markdown_cell('# fastclean\n\n> Find wrong labels'), new_code_cell('#| hide\nsecret = 1'),
-        new_markdown_cell('Use `vision_learner`, see [core](00_core.ipynb#Predictions) and [far](https://example.org/a).'),
+        new_markdown_cell('Use `vision_learner`, see [core](00_core.ipynb#Predictions) and [far](https://example.org/a). [why](why.md), `HELP.md` and `NONE.md`'),
         new_markdown_cell(':::{.callout-tip title="Try it"}\n\nOne\n\n- two\n\n:::\n\nAfter.'),
         new_markdown_cell('::: {.callout-warning}\n\n## Careful\n\nBody\n:::\n\n```python\n[a](00_core.ipynb)\n\n\n:::{.callout-tip}\n:::\n```'),
         new_code_cell('show()', outputs=[new_output('stream', name='stderr', text='a warning\n'), new_output('display_data', data={'image/png': picture, 'text/plain': '<Figure>'})]),
@@ -86,6 +86,7 @@ def docs(tmp_path):
     shutil.copy(ROOT/'pyproject.toml', tmp_path)
     index(tmp_path)
     (tmp_path/'nbs/00_core.ipynb').write_text('{}')
+    (tmp_path/'docs').mkdir(); (tmp_path/'docs/why.md').write_text('why'); (tmp_path/'HELP.md').write_text('help')
     return tmp_path
 
 def test_readme_written(docs):
@@ -97,6 +98,7 @@ def test_readme_written(docs):
     assert '> [!TIP]\n> **Try it**\n>\n> One\n>\n> - two\n\nAfter.' in md
     assert '> [!WARNING]\n> **Careful**\n>\n> Body\n' in md
     assert '[core](nbs/00_core.ipynb#Predictions) and [far](https://example.org/a)' in md
+    assert '[why](docs/why.md), [`HELP.md`](HELP.md) and `NONE.md`' in md       # pages of the documentation, and those beside the README
     assert '```python\n[a](00_core.ipynb)\n\n\n:::{.callout-tip}\n:::\n```' in md        # code is left alone
     assert '```python\nshow()\n```' in md and '```python\nfit()\n```' in md and '<td>7</td>' in md
     assert '`vision_learner`' in md

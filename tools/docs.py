@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {'Data and noise': '0[0-6]', 'Out-of-fold predictions': '0[7-9]', 'Label issues': '1[01]', 'Seeing and correcting': '1[23]', 'Command line': '14', 'Training past wrong labels': '1[5-8]',
          'Two networks, and all methods': '19', 'Label Studio': '23'}
-HOWTO = ('which_labels', 'how_many', 'right_label', 'kinds_of_data', 'annotators', 'memory', 'several_gpus', 'no_network')   # in the order of the questions
+HOWTO = ('which_labels', 'how_many', 'right_label', 'kinds_of_data', 'annotators', 'memory', 'several_gpus', 'no_network', 'label_studio')   # in the order of the questions
 
 def directives(cell): return set(re.findall(r'(?m)^#\|\s*(\w+)', cell.source)) if cell.cell_type == 'code' else set()
 

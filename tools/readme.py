@@ -57,17 +57,18 @@ def callouts(
 
 def links(
     md,  # Markdown
-    nbs, # Folder of its notebook: links to files beside the notebook are made to start at the project's root
+    nbs, # Folder of its notebook: links to files beside the notebook, or in docs/, are made to start at the project's root
 )->str: # Markdown
-    "Links that work outside the documentation: absolute, to a file of the project, or none."
+    "Links that work outside the documentation: absolute, to a file of the project, or none; and to the pages at its root that are named."
     def fix(m):
         bang, text, url = m.groups()
         if re.match(r'\w+:|#|README_files/', url): return m[0]
         name, anchor, part = url.partition('#')
-        file = (nbs/name).resolve()
-        if file.is_file() and file.is_relative_to(nbs.parent): return f'{bang}[{text}]({file.relative_to(nbs.parent).as_posix()}{anchor}{part})'
+        file = next((f for o in (nbs, nbs.parent/'docs') if (f := (o/name).resolve()).is_file()), nbs)
+        if file.is_relative_to(nbs.parent) and file != nbs: return f'{bang}[{text}]({file.relative_to(nbs.parent).as_posix()}{anchor}{part})'
         return text if text.startswith('`') else m[0]
-    return re.sub(r'(!?)\[([^\]\n]*)\]\(([^)\s]*)\)', fix, md)
+    md = re.sub(r'(!?)\[([^\]\n]*)\]\(([^)\s]*)\)', fix, md)
+    return re.sub(r'(?<![\[`])`(\w+\.md)`(?![\]`])', lambda m: f'[{m[0]}]({m[1]})' if (nbs.parent/m[1]).is_file() else m[0], md)
 
 def outside_code(
     f,  # Function of a text
