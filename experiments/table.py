@@ -2,7 +2,8 @@
 """The tables that `train.py` has written, held against the truth: `python experiments/table.py`.
 
 Prints a row for each network, way of training, way of predicting, filter and level of noise: labels that are wrong in truth, labels that were marked, precision, recall and F1. Writes
-`experiments/imagenette.csv`, which the README shows, and with `--chart-to FILE` a picture."""
+`experiments/imagenette.csv`, and with `--page-to docs/experiments.md` that page's tables, with `--chart-to FILE` the README's picture."""
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -49,10 +50,27 @@ def chart(d, file):
     fig.legend(*axs[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     fig.savefig(file, dpi=110)
 
+def tables(d):
+    "A table in Markdown for each level of noise: filters, and in-sample beside out-of-fold."
+    names = dict(prune_noise_rate='prune by noise rate', prune_noise_rate_class='both', posterior='posterior')
+    head = '| filter | smoothing | in-sample: found | precision | recall | F1 | out-of-fold: found | precision | recall | F1 |\n|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|'
+    def _cells(g, way):
+        g = g[g.predicted == way]
+        return [f'{g.marked.iloc[0]:,}', *(f'{v:.3f}' for v in g[['precision', 'recall', 'f1']].iloc[0])] if len(g) else ['']*4
+    for noise, level in d.groupby('noise'):
+        rows = [[('`fastclean find`, ' if net == 'fastclean find' else '') + names[f], smooth, *_cells(g, 'in-sample'), *_cells(g, 'out-of-fold')]
+                for f in names for (net, smooth), g in level[level['filter'] == f].fillna({'smoothing': ''}).groupby(['network', 'smoothing'])]
+        yield f'## {noise} % of the labels wrong: {level.wrong.iloc[0]:,}\n\n{head}\n' + '\n'.join(f"| {' | '.join(r)} |" for r in rows)
+
+def page(text, d):
+    "A page with its tables made anew: they are all that follows its first heading of the second level."
+    return re.split(r'(?m)^## ', text)[0].rstrip() + '\n\n' + '\n\n'.join(tables(d)) + '\n'
+
 @call_parse
 def main(
     out:str='RESULTS', # Folder that train.py has written into
     to:str=str(Path(__file__).with_name('imagenette.csv')), # CSV of the rows
+    page_to:str=None, # Markdown page whose tables are made anew: docs/experiments.md
     chart_to:str=None, # PNG of the chart
 ):
     "How good the marks are."
@@ -61,4 +79,5 @@ def main(
     d.round(4).to_csv(to, index=False)
     wide = d.pivot_table(index=['network', 'smoothing', 'predicted', 'filter'], columns='noise', values='f1')
     print(wide.round(3).to_string())
+    if page_to: Path(page_to).write_text(page(Path(page_to).read_text(encoding='utf-8'), pd.read_csv(to)), encoding='utf-8')
     if chart_to: chart(d, chart_to)

@@ -84,6 +84,7 @@ def main(
     out:str='RESULTS', # Folder of the tables
 ):
     "Find the wrong labels of noisy Imagenette."
+    if track and (not in_sample or arch == 'find'): raise SystemExit('--track follows the training that has seen all labels: say --in-sample, too, and another --arch than find')
     warnings.simplefilter('ignore', InSampleWarning)   # that is what --in-sample is to show
     fastprogress.NO_BAR = not sys.stdout.isatty()      # bars that move are no use in a log
     how, path = SimpleNamespace(**locals()), untar_data(URLs.IMAGENETTE_160)

@@ -28,6 +28,19 @@ def test_the_published_table_beats_the_first_fastclean():
     best = d[d.predicted == 'out-of-fold'].groupby('noise').f1.max()
     assert set(d.wrong) == {474, 2368, 4735} and all(best[k] > v for k, v in {5: .918, 25: .954, 50: .937}.items())
 
+def test_the_page_shows_the_table(tmp_path):
+    sys.path.insert(0, str(ROOT/'experiments'))
+    from table import page
+    d, text = pd.read_csv(ROOT/'experiments'/'imagenette.csv'), (ROOT/'docs'/'experiments.md').read_text()
+    assert page(text, d) == text and '2,368' in text and text.count('\n| ') == 3*(1 + 9)
+    r = d.query("network == 'fastclean find' and noise == 50 and filter == 'posterior'").iloc[0]
+    assert f'| {r.marked:,} | {r.precision:.3f} | {r.recall:.3f} | {r.f1:.3f} |\n' in text
+
+@pytest.mark.parametrize('args', [[], ['--in-sample', '--arch', 'find']])
+def test_nothing_is_tracked_in_silence(tmp_path, args):
+    r = subprocess.run([sys.executable, str(ROOT/'experiments'/'train.py'), '--track', 'tensorboard', '--every', '500', '--noise', '50', '--epochs', '1', *args], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert r.returncode and '--in-sample' in r.stderr.splitlines()[-1] and 'Traceback' not in r.stderr and not any(tmp_path.iterdir())
+
 @pytest.mark.skipif(not (DATA/'imagenette2-160'/'noisy_imagenette.csv').is_file(), reason='Imagenette is not in the data folder')
 def test_imagenette(tmp_path):
     assert 'written to' in run('train.py', '--noise', '50', '--every', '50', '--in-sample', '--epochs', '1', cwd=tmp_path)
