@@ -29,6 +29,8 @@ def _corrections_of(issues, corrections, decisions, src, pseudo):
     mine, found = given.pop('decisions', None), next(iter(given.values()), None)
     decided = mine and read_corrections(mine, 'decided')
     if found is None: return decided
+    kept = (found if found.is_dir() else found.parent)/'decisions.csv'
+    if mine is None and kept.is_file(): _say(f'What was decided in the review does not count here: --decisions {shlex.quote(encode_name(kept))} adds it')
     c = read_corrections(found, 'issues', unlabelled=pseudo is not None)
     _check_data(c, src); _doubt(found)
     return with_decisions(c, decided) if decided else c

@@ -190,6 +190,13 @@ def test_a_corrected_copy(pets, tmp_path):
     same = lambda o: sorted(p.relative_to(tmp_path/o).as_posix() for p in (tmp_path/o).rglob('*.png') if '.fastclean' not in p.parts)
     assert same('b') == same('c')
 
+def test_decisions_that_are_left_out_are_named(pets, tmp_path, capsys):
+    how = ['correct', str(tmp_path/'src'), str(tmp_path/'dst'), '--issues', str(pets), '--dry-run']
+    said = lambda *more: main([*how, *more]) == 0 and '--decisions' in capsys.readouterr().out
+    assert not said()
+    clicked(opened(pets), 'keep')
+    assert said() and not said('--decisions', str(pets/'decisions.csv'))
+
 def test_without_a_model(pets):
     at = opened(pets); at.radio(key='page').set_value('Try it').run()
     assert 'no model' in at.info[0].value
