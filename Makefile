@@ -32,14 +32,14 @@ check: $(READY)    ## Are modules and README in step with the notebooks?
 	$(TESTENV) python tools/readme.py --check
 
 pytest: $(READY)    ## The tests in tests/
-	$(TESTENV) python -m pytest -n $(WORKERS) --dist loadfile --durations 10
+	$(TESTENV) python -m pytest -m 'not browser' -n $(WORKERS) --dist loadfile --durations 20
 
 nbtest: $(READY)    ## The notebooks' own tests
 	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print
 
 test-browser: $(READY)    ## The report, the audit and the review in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
-	$(TESTENV) python -m pytest tests/test_report.py tests/test_audit.py tests/test_app.py
+	$(TESTENV) python -m pytest -m browser -n $(WORKERS) tests/test_report.py tests/test_audit.py tests/test_app.py
 
 LABELSTUDIO ?= $(VENV)/labelstudio/bin/label-studio
 $(VENV)/labelstudio/bin/label-studio:

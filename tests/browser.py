@@ -5,6 +5,11 @@ from pathlib import Path
 CHROMIUM = next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
 FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --hide-scrollbars'
 
+def needs_browser(test):
+    "Mark a test: `make test-browser` runs it, `make pytest` does not."
+    import pytest
+    return pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here')(test))
+
 class Browser:
     "One page of one browser with a profile of its own: `with Browser() as b: b.open(path)`."
     def __enter__(self):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from browser import CHROMIUM, Browser
+from browser import Browser, needs_browser
 from fastclean.audit import read_audit
 from fastclean.cli import main
 from fastclean.core import Predictions
@@ -236,8 +236,6 @@ def test_a_port_that_is_taken(pets, capsys):
         assert main(['review', str(pets), '--port', str(s.getsockname()[1])]) == 2
     err = capsys.readouterr().err
     assert 'is taken' in err and err.count('\n') == 1
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium')
 
 DRAWN = """(() => {    // the script has ended, and the page has stood still for a while: a key that comes while buttons are being put in place finds no listener
     if (!window.still) { window.still = {at: performance.now()}; new MutationObserver(() => window.still.at = performance.now()).observe(document, {subtree: true, childList: true, attributes: true, characterData: true}) }

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import hypergeom
 
-from browser import CHROMIUM, Browser
+from browser import Browser, needs_browser
 from fastclean.audit import UNSURE, audit, audit_coverage, audit_result, confirm, read_audit, write_audit, wrong_interval
 from fastclean.auditpage import answer_keys, write_audit_page
 from fastclean.core import Predictions
@@ -167,7 +167,6 @@ def test_answers_that_do_not_fit(data, row, message):
     with pytest.raises(ValueError, match=message): confirm(data[0], pd.DataFrame([row]))
 
 # ---- the page, in a browser
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here')
 EVIL = ['<img src=x onerror=window.hacked=1>', '"><script>window.hacked=1</script>', "a'b\"c,d", 'plain']
 
 @pytest.fixture(scope='module')

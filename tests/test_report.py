@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from browser import CHROMIUM, Browser
+from browser import Browser, needs_browser
 from fastclean import report
 from fastclean.core import Predictions
 from fastclean.health import summarise
@@ -228,8 +228,6 @@ def test_the_page_s_parts_are_in_the_package():
     for o in ('html', 'css', 'js'): assert files('fastclean').joinpath(f'report.{o}').read_text(encoding='utf-8')
 
 # In a browser
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason='there is no Chromium here')
 
 @pytest.fixture(scope='module')
 def browser():
