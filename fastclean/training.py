@@ -81,7 +81,7 @@ def _conclude_training(out, s):
     if s['unreadable']: _say(f"{len(s['unreadable']):,} items could not be read and were left out; they are listed in summary.json")
     o = encode_name(out)
     example = dict(image="'photo.jpg'", text="'some text'", table='row')[s['kind']]
-    if (out/'issues.csv').is_file(): _say('', f'Look at  {o}/issues.csv     what the networks make of each training label; {o}/division.png how they came to it')
+    if (out/'issues.csv').is_file(): _say('', f'Look at  {o}/issues.csv     what the networks make of each training label; {o}/division.png how they came to it, losses.png what they tell by')
     _say('', f'Look at  {o}/history.png   accuracy and loss by epoch (history.csv has the numbers)',
          f"Use it   from fastai.learner import load_learner; load_learner({o + '/export.pkl'!r}).predict({example})", f"({s['seconds']:.0f} s)")
 

@@ -217,7 +217,9 @@ def _write_model(learn, history, out, about):
 def _write_division(learn, out):
     "What two networks make of the labels."
     write_issues(learn.issues(), out/'issues.csv')
-    with atomic_path(out/'division.png') as f: learn.plot_history().savefig(f, format='png', dpi=130)
+    with atomic_path(out/'division.csv') as f: learn.co_divide.history.to_csv(f, index=False, lineterminator='\n')
+    for name, draw in (('division', learn.plot_history), ('losses', learn.plot_division)):
+        with atomic_path(out/f'{name}.png') as f: draw().savefig(f, format='png', dpi=130)
 
 def train_source(
     src:Source, # Training and validation items, one label for each item

@@ -18,6 +18,7 @@ from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.optimizer import SGD
+from fastai.tabular.all import Categorify, TabularDataLoaders
 from fasttransform import ItemTransform
 from torch import nn
 
@@ -109,7 +110,7 @@ def test_one_step_of_eight_items(monkeypatch, weight):
     dls = array_dls(torch.cat([x, x]), np.r_[y, y], ['train']*8 + ['valid']*8, bs=8, batch_tfms=[Shake()])
     torch.manual_seed(3)
     dm = DivideMix(dls, lambda dls: linear(dls, opt_func=partial(SGD, mom=0.), wd=0.), warmup=0, length=4, lambda_u=30., bs=8)
-    dm.co_divide.trained = round(weight*4/30)   # epochs on the ramp so far
+    dm.co_divide.trained, dm.co_divide.warmed = round(weight*4/30), 0   # epochs on the ramp so far
     with torch.no_grad():
         for k, net in enumerate(dm.model.nets): net[1].weight.copy_(torch.tensor([[1., -1], [-1, 1.]])*(.8 + .3*k)); net[1].bias.copy_(torch.tensor([.1, -.1])*k)
     nets = [[o.detach().numpy().astype(float) for o in net.parameters()] for net in dm.model.nets]
@@ -277,6 +278,35 @@ def test_groups_and_fine_tune():
         dm.fine_tune(2, 1e-2)
     assert dm.co_divide.history.phase.tolist() == ['warm-up']*2 + ['divided']*6 and dm.co_divide.history.epoch.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
 
+def test_running_statistics_are_of_images_not_of_blends():
+    "As those of a network that sees each step's views once, and nothing else."
+    dm, seen = DivideMix(make_dls(shape=(1, 8, 8)), conv, warmup=0), []
+    class Look(Callback):
+        order = CoDivide.order - 1
+        def before_batch(self):
+            if self.training: seen.append((self.co_divide.steps[self.iter].net, self.xb[0].clone(), [net[0].weight.detach().clone() for net in self.model.nets], [net[0].bias.detach().clone() for net in self.model.nets]))
+    quiet(dm, 1, cbs=Look())
+    for k, net in enumerate(dm.model.nets):
+        bn = nn.BatchNorm2d(8)
+        for turn, x, W, b in seen:
+            if turn == k: bn(F.conv2d(x.as_subclass(torch.Tensor), W[k], b[k], padding=1))
+        assert torch.allclose(bn.running_mean, net[1].running_mean, atol=1e-5) and torch.allclose(bn.running_var, net[1].running_var, atol=1e-4) and net[1].momentum == .1
+
+def test_a_later_longer_fit_needs_no_second_warm_up():
+    dm = DivideMix(make_dls(), linear, warmup=.34, length=.5)
+    quiet(dm, 3); quiet(dm, 8)
+    h = dm.co_divide.history
+    assert h.phase.tolist() == ['warm-up']*2 + ['divided']*20
+
+def test_a_training_that_never_divides_says_so():
+    with pytest.warns(FastcleanWarning, match='every epoch was warm-up'): train_dividemix(make_dls(), linear, fit=partial(quiet, epochs=1))
+    with warnings.catch_warnings(): warnings.simplefilter('error', FastcleanWarning); train_dividemix(make_dls(n=200), linear, fit=partial(quiet, epochs=2), warmup=0.)
+
+def test_learners_train_on_as_they_were():
+    dm = DivideMix(make_dls(), lambda dls: linear(dls, wd=.3, wd_bn_bias=True, train_bn=False, moms=(.8, .7, .8)))
+    assert all((o.wd, o.wd_bn_bias, o.train_bn, o.moms) == (.3, True, False, (.8, .7, .8)) for o in dm.learners)
+    with pytest.raises(ValueError, match='nothing was trained'): dm.plot_history()
+
 def test_networks_may_differ_and_bring_callbacks():
     made = []
     def make(dls): made.append(1); return linear(dls, cbs=GradientClip(1.)) if len(made) == 1 else linear(dls, cbs=GradientClip(2.))
@@ -349,6 +379,21 @@ def test_a_rare_class_is_kept():
     d = divide(losses, y)
     assert np.flatnonzero(d.labelled[500:]).tolist() == [0, 1] and (d.prob[500:502] == .5).all() and 'class' in d.guards
 
+@pytest.mark.parametrize('low', [6, 20])
+def test_one_component_takes_nearly_everything(low):
+    y = np.arange(5000) % 10
+    losses = np.r_[np.full(low, .01), np.random.default_rng(0).normal(2.3, .01, 5000 - low)]
+    d = divide(losses, y)
+    assert (np.bincount(y[d.labelled]) >= 50).all() and 'class' in d.guards
+    losses = np.r_[np.random.default_rng(0).normal(.1, .01, 4999), 9.]
+    d = divide(losses, y)
+    assert d.labelled.all() and 'all labelled' in d.guards
+
+def test_a_class_of_which_one_label_is_trusted():
+    y = np.r_[np.zeros(4800, int), np.ones(200, int)]
+    losses = np.r_[np.random.default_rng(0).normal(.2, .05, 4800), .2, np.full(199, 5.) + np.arange(199)/100]
+    assert divide(losses, y).labelled[4800:].sum() == 20
+
 def test_a_network_that_diverged():
     def make(dls): learn = linear(dls); learn.model[1].weight.data[:] = float('nan'); return learn
     with pytest.warns(FastcleanWarning, match='no finite numbers'): dm = quiet(DivideMix(make_dls(), make, warmup=0), 1)
@@ -356,9 +401,14 @@ def test_a_network_that_diverged():
 
 # errors
 
+def table():
+    d = pd.DataFrame(dict(a=np.arange(40.), b=list('xy')*20, y=list('pq')*20))
+    return TabularDataLoaders.from_df(d, procs=[Categorify], cat_names=['b'], cont_names=['a'], y_names='y', valid_idx=list(range(30, 40)), bs=8)
+
 @pytest.mark.parametrize('kwargs', [dict(T=0), dict(lambda_u=-1), dict(threshold=1.), dict(average=0), dict(warmup=-1)])
 def test_settings(kwargs):
     with pytest.raises(ValueError, match='must be 0 or more'): CoDivide(**kwargs)
+    with pytest.raises(ValueError, match='shares of the training'): CoDivide(warmup=5.)
 
 @pytest.mark.parametrize('cb', [MixUp(), GradientAccumulation(8)])
 def test_callbacks_that_do_not_fit(cb):
@@ -367,6 +417,8 @@ def test_callbacks_that_do_not_fit(cb):
 def test_data_that_do_not_fit():
     with pytest.raises(ValueError, match='is for images'): quiet(InstanceGM(make_dls(), linear), 1)
     with pytest.raises(ValueError, match='whole number'): train_dividemix(make_dls(), linear, 0)
+    with pytest.raises(ValueError, match='one tensor of real numbers'): DivideMix(table(), linear)
+    with pytest.raises(ValueError, match='one tensor of real numbers'): DivideMix(array_dls(torch.ones(30, 4, dtype=torch.long), [0, 1]*15, ['train']*20 + ['valid']*10), linear)
     same = linear(make_dls()).model
     with pytest.warns(FastcleanWarning, match='same weights'): DivideMix(make_dls(), lambda dls: Learner(dls, same, loss_func=CrossEntropyLossFlat()))
 

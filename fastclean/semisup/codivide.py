@@ -54,13 +54,13 @@ def two_groups(
 # %% ../../nbs/19d_codivide.ipynb #00000009
 def _number(v, of):
     "A number of epochs: as it is, or a share."
-    return max(1, round(v*of)) if isinstance(v, float) else v
+    return max(1, round(v*of)) if isinstance(v, float) and v else v
 
 class CoDivide(Begin):
     "Trains two networks with DivideMix (Li et al., 2020)."
-    order, run_valid, _resumes = MixedPrecision.order + 5, False, ('trained', 'recent', 'rows')
-    _stateattrs = ('steps', 'parts', 'step', 'view', 'targets', '_loss') # a learner whose training was broken off can be exported
-    steps, parts, step, view, targets, _loss = None, (), None, None, None, None
+    order, run_valid, _resumes = MixedPrecision.order + 5, False, ('trained', 'warmed', 'recent', 'rows')
+    _stateattrs = ('steps', 'parts', 'step', 'view', 'targets', '_loss', '_held') # a learner whose training was broken off can be exported
+    steps, parts, step, view, targets, _loss, _held = None, (), None, None, None, None, ()
     def __init__(self,
         warmup=.3, # Epochs of ordinary training first: a number (int), or a share of the epochs (float); 10 of 300 in the paper
         lambda_u:float=25., # λᵤ, weight of the unlabelled items; 0 to 150 in the paper, more for more noise
@@ -75,12 +75,14 @@ class CoDivide(Begin):
         if not (lambda_u >= 0 and T > 0 and alpha >= 0 and 0 <= threshold < 1 and average >= 1 and warmup >= 0 and length >= 0):
             raise ValueError(f'lambda_u, alpha, warmup and length must be 0 or more, T above 0, threshold from 0 to below 1, average 1 or more; got {lambda_u}, {alpha}, {warmup}, {length}, {T}, {threshold}, {average}')
         self.warmup, self.lambda_u, self.length, self.bs, self.T, self.alpha, self.threshold, self.average, self.penalty = warmup, lambda_u, length, bs, T, alpha, threshold, average, penalty
-        self.trained, self.recent, self.rows, self.divisions = 0, [], [], None
+        if any(isinstance(o, float) and o > 1 for o in (warmup, length)): raise ValueError(f'warmup and length are numbers of epochs (int), or shares of the training (float) up to 1; got {warmup!r} and {length!r}')
+        self.trained, self.warmed, self.recent, self.rows, self.divisions = 0, None, [], [], None   # `warmed`: epochs before the first division
 
     # an epoch
     def before_fit(self):
         "No step, and nobody's turn."
         super().before_fit()
+        self._release()
         self.steps, self.model.turn = None, None
 
     def begin(self):
@@ -102,7 +104,8 @@ class CoDivide(Begin):
         super().before_train()
         self.steps, self.parts = None, []
         if not self.run_train or getattr(getattr(self.learn, 'checkpoint', None), '_saved', None) is not None: return   # an epoch that was trained before
-        self.warm, self.divisions = self.trained < _number(self.warmup, self.n_epoch), None
+        self.warm, self.divisions = self.warmed is None and self.trained < _number(self.warmup, self.n_epoch), None
+        if not self.warm and self.warmed is None: self.warmed = self.trained
         if self.warm: self.steps = [s for k in (0, 1) for s in plan_steps(k, np.arange(len(self._y)), [], self.dls.train.bs)]
         else:
             self.recent = self._losses()
@@ -139,10 +142,21 @@ class CoDivide(Begin):
         x, n, l = self.xb[0], len(s.items), len(s.labelled)
         self.view = x[:n]
         rows = torch.cat([torch.arange(2*n).reshape(2, n)[:, part].reshape(-1) for part in (slice(l), slice(l, n))]).to(x.device)
-        x, self.n_labelled = x[rows], 2*l
+        x, self.learn.yb, self.n_labelled = x[rows], (self.yb[0][rows],), 2*l
         self.targets = self._targets(s, x)
         lam, other = draw_lambda(self.alpha), torch.randperm(len(x)).to(x.device)
         self.targets, self.learn.xb = blend(self.targets, lam, other), (blend(x, lam, other),)
+        self._hold(self.model.nets[s.net])
+
+    def _hold(self, net):
+        "A blend is no picture of the data: its forward pass leaves the running statistics as they are."
+        self._held = [(m, m.momentum) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for m, _ in self._held: m.momentum = 0.
+
+    def _release(self):
+        "Statistics run again."
+        for m, momentum in self._held: m.momentum = momentum
+        self._held = ()
 
     def _probs(self, net, x):
         "Probabilities without gradients."
@@ -162,6 +176,7 @@ class CoDivide(Begin):
 
     def after_pred(self):
         "The loss, while mixed precision is on."
+        self._release()
         if self.steps is None: return
         self._loss, parts = (None, {}) if self.warm else self.loss_of(self.learn.pred.as_subclass(torch.Tensor).float())
         self.parts.append((self.step.net, parts))
@@ -170,7 +185,7 @@ class CoDivide(Begin):
         logits:torch.Tensor, # Of the blended images, (n, K)
     )->tuple: # The loss; its parts by name
         "The loss of a step of MixMatch."
-        since = self.trained + self.step.done - _number(self.warmup, self.n_epoch)
+        since = self.trained + self.step.done - self.warmed
         weight = self.lambda_u*ramp(since, _number(self.length, self.n_epoch))
         loss, parts = mixmatch_loss(logits, self.targets, self.n_labelled, weight)
         return loss, parts | dict(weight=weight)
@@ -217,5 +232,6 @@ class CoDivide(Begin):
 
     def after_fit(self):
         "The division stays to be looked at, the batches do not."
+        self._release()
         self.steps, self.parts, self.model.turn = None, [], None
         self.step = self.view = self.targets = self._loss = None

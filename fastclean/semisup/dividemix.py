@@ -41,6 +41,8 @@ class DivideMix(Learner):
         **kwargs, # As `CoDivide` takes them: warmup, lambda_u, length, bs, …
     ):
         if is_multi_label(dls.train_ds): raise ValueError('DivideMix is for data with one label for each item')
+        *x, _ = plain_dl(dls, dls.train_ds).one_batch()
+        if len(x) != 1 or not isinstance(x[0], torch.Tensor) or not x[0].is_floating_point(): raise ValueError('DivideMix blends inputs, which works for images and other inputs of one tensor of real numbers')
         one, two = learner_fn(dls), learner_fn(dls)
         if _same(one.model, two.model): warn('both networks start with the same weights and will make the same mistakes: let learner_fn make new ones', FastcleanWarning, stacklevel=2)
         own = [cb for cb in one.cbs if not isinstance(cb, tuple(defaults.callbacks))]
@@ -52,7 +54,8 @@ class DivideMix(Learner):
     @property
     def learners(self)->list: # Of two Learners, with the networks as they are
         "Each network as a plain learner, to export or to train further."
-        return [Learner(self.dls, net, loss_func=self.loss_func, opt_func=self.opt_func, lr=self.lr, splitter=self.net_splitter, metrics=self.metrics, path=self.path, model_dir=self.model_dir) for net in self.model.nets]
+        return [Learner(self.dls, net, loss_func=self.loss_func, opt_func=self.opt_func, lr=self.lr, splitter=self.net_splitter, metrics=self.metrics, path=self.path, model_dir=self.model_dir, wd=self.wd, wd_bn_bias=self.wd_bn_bias, train_bn=self.train_bn, moms=self.moms)
+                for net in self.model.nets]
 
     def issues(self)->pd.DataFrame: # A row for each training item with the columns of `find_label_issues`: issues first, worst first
         "Which labels the networks take for wrong now; `label_score` is the mean of their probabilities that it is right."
@@ -93,4 +96,5 @@ def train_dividemix(
     with repeatable(seed, dls):
         learn = method(dls, learner_fn, **kwargs)
         with learn.added_cbs(watch('') if watch else []): fit(learn) if fit else learn.fit_one_cycle(epochs, lr)
+    if learn.co_divide.warmed is None: warn('every epoch was warm-up and nothing was divided, so this was cross entropy: give more epochs, or a shorter warmup', FastcleanWarning, stacklevel=2)
     return learn

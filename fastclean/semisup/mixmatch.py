@@ -16,8 +16,7 @@ def sharpen(
     T:float=.5, # Temperature; 1 changes nothing, and the lower the surer
 )->torch.Tensor: # Probabilities, (n, K)
     "Make probabilities more decided."
-    q = p**(1/T)
-    return q/q.sum(1, keepdim=True)
+    return (p.clamp_min(torch.finfo(p.dtype).tiny).log()/T).softmax(1)   # a power would be 0 for a low temperature
 
 def co_refine(
     y:torch.Tensor, # Given labels as probabilities, (n, K)

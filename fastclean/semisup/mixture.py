@@ -81,8 +81,8 @@ class Division:
 
 GUARDS = {'not finite': 'some losses are no finite numbers: these items train without their label',
           'no mixture': 'the losses cannot be told apart: all items keep their label',
-          'class': 'of some classes no label is trusted: the items with the lowest losses keep it, a tenth of the class',
-          'all labelled': 'all labels are trusted: nothing trains without its label'}
+          'class': 'of some classes hardly a label is trusted: the items with the lowest losses keep it, a tenth of the class',
+          'all labelled': 'all labels are trusted, or all but one in two hundred: nothing trains without its label'}
 
 def _lowest(losses, items):
     "Of some items the tenth with the lowest losses, one at least."
@@ -100,11 +100,12 @@ def divide(
     if ok.sum() < 2 or np.ptp(losses[ok]) == 0: w[ok | ~ok.any()] = 1; guards.append('no mixture')
     else: w[ok], mixture = clean_probs(losses[ok])
     labelled = w > threshold
-    lost = np.setdiff1d(labels, labels[labelled])
+    size, trusted = np.bincount(labels), np.bincount(labels[labelled], minlength=labels.max() + 1)
+    lost = np.flatnonzero(trusted < np.minimum(size, np.maximum(1, size//10)))
     if len(lost):
         few = np.concatenate([_lowest(losses, np.flatnonzero(labels == k)) for k in lost])
         labelled[few], w[few] = True, np.maximum(w[few], .5)
         guards.append('class')
-    if labelled.all(): guards.append('all labelled')
+    if (~labelled).sum() < .005*len(labelled): labelled[:] = True; guards.append('all labelled')
     for g in guards: warn(GUARDS[g], FastcleanWarning, stacklevel=2)
     return Division(w, labelled, losses, mixture, tuple(guards))

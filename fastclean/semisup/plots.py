@@ -57,6 +57,8 @@ def plot_division(
 # %% ../../nbs/19e_semisup_plots.ipynb #00000009
 _LINES = {'items with their label': [('n_labelled', INK, 'labelled')],
           'parts of the loss': [('labelled', RIGHT, 'labelled'), ('unlabelled', WRONG, 'unlabelled × 100'), ('prior', MUTED, 'prior'), ('graph', '#7a9a3a', 'graphical')],
+          'mean losses of the two groups': [('mean_0', RIGHT, 'label trusted'), ('mean_1', WRONG, 'label doubted')],
+          'weight of unlabelled items': [('weight', INK, 'λᵤ · ramp')],
           'division against the truth': [('auc', INK, 'AUC'), ('labelled_right', RIGHT, 'labelled that are right')],
           'validation': [('accuracy', INK, 'accuracy')]}
 
@@ -65,6 +67,7 @@ def plot_semisup(
     metric:str='accuracy', # Column of the last panel
 )->Figure: # For a notebook to show, or for `savefig`
     "Draw how a training by DivideMix went; the second network is dashed."
+    if not len(history): raise ValueError('nothing was trained yet')
     lines = {**_LINES, 'validation': [(metric, INK, metric)]}
     panels = [(name, [o for o in some if o[0] in history and history[o[0]].notna().any()]) for name, some in lines.items()]
     panels = [o for o in panels if o[1]]
