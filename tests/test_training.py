@@ -191,11 +191,13 @@ def test_killed_it_goes_on_to_the_same_end(noisy, cache, tmp_path):
     x, y = (load_learner(tmp_path/o/'export.pkl').model.state_dict() for o in ('whole', 'killed'))
     assert all((x[k] == y[k]).all() for k in x)
 
-def test_a_tracker_that_is_not_logged_in(noisy, cache, tmp_path, monkeypatch, capsys):
+def test_a_tracker_that_is_not_logged_in(noisy, cache, tmp_path):
+    "In a process of its own: wandb remembers who it was asked to be."
     pytest.importorskip('wandb')
-    for k in ('WANDB_API_KEY', 'WANDB_MODE'): monkeypatch.delenv(k, raising=False)
-    monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('WANDB_SILENT', 'true'); monkeypatch.setenv('WANDB_CONFIG_DIR', str(tmp_path))
-    assert '--track wandb' in fails(capsys, noisy, '--track', 'wandb', '--method', 'plain', '--cache', cache, '--out', tmp_path/'o')
+    env = {k: v for k, v in os.environ.items() if not k.startswith('WANDB')} | dict(HOME=str(tmp_path), WANDB_SILENT='true', WANDB_CONFIG_DIR=str(tmp_path))
+    args = ['train', noisy, '--track', 'wandb', '--method', 'plain', '--cache', cache, '--out', tmp_path/'o']
+    r = subprocess.run([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', *map(str, args)], capture_output=True, text=True, env=env)
+    assert r.returncode == 2 and r.stderr.strip().splitlines()[-1].startswith('fastclean: --track wandb') and 'Traceback' not in r.stderr
 
 def test_followed_by_tensorboard_and_wandb(noisy, cache, tmp_path, monkeypatch):
     pytest.importorskip('tensorboard'); pytest.importorskip('wandb')
