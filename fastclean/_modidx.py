@@ -1816,6 +1816,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'fastclean/semisup/mixmatch.py')},
             'fastclean.semisup.mixture': { 'fastclean.semisup.mixture.Division': ('mixture.html#division', 'fastclean/semisup/mixture.py'),
                                            'fastclean.semisup.mixture._lowest': ('mixture.html#_lowest', 'fastclean/semisup/mixture.py'),
+                                           'fastclean.semisup.mixture._tenth': ('mixture.html#_tenth', 'fastclean/semisup/mixture.py'),
                                            'fastclean.semisup.mixture.clean_probs': ( 'mixture.html#clean_probs',
                                                                                       'fastclean/semisup/mixture.py'),
                                            'fastclean.semisup.mixture.divide': ('mixture.html#divide', 'fastclean/semisup/mixture.py'),

@@ -226,9 +226,10 @@ def _parse(cells, name):
         if name == 'fold': return np.array(cells, dtype=np.int64)
         if name in _reals: return np.array([o or 'nan' for o in cells], dtype=np.float32)
     except (KeyError, ValueError, OverflowError) as e: raise ValueError(f'column {name} holds what does not belong there: {e}') from e
-    if name not in _names and any(cells) and all(_number.fullmatch(o) or o in ('', 'inf', '-inf') for o in set(cells)):
-        return np.array(cells, dtype=np.int64) if all(o.lstrip('-').isdigit() and len(o) < 18 for o in set(cells)) else np.array([o or 'nan' for o in cells], dtype=float)
-    names = {o: _value(o) for o in set(cells)}
+    kinds = set(cells)
+    if name not in _names and kinds - {''} and all(_number.fullmatch(o) or o in ('', 'inf', '-inf') for o in kinds):
+        return np.array(cells, dtype=np.int64) if all(o.lstrip('-').isdigit() and len(o) < 18 for o in kinds) else np.array([o or 'nan' for o in cells], dtype=float)
+    names = {o: _value(o) for o in kinds}
     return pd.Series([names[o] for o in cells], dtype=object)
 
 def _checked(d):

@@ -84,9 +84,11 @@ GUARDS = {'not finite': 'some losses are no finite numbers: these items train wi
           'class': 'of some classes hardly a label is trusted: the items with the lowest losses keep it, a tenth of the class',
           'all labelled': 'all labels are trusted, or all but one in two hundred: nothing trains without its label'}
 
+def _tenth(n): return np.maximum(1, n//10)
+
 def _lowest(losses, items):
     "Of some items the tenth with the lowest losses, one at least."
-    return items[np.argsort(losses[items], kind='stable')[:max(1, len(items)//10)]]
+    return items[np.argsort(losses[items], kind='stable')[:_tenth(len(items))]]
 
 def divide(
     losses, # Loss of each item, (n,)
@@ -101,7 +103,7 @@ def divide(
     else: w[ok], mixture = clean_probs(losses[ok])
     labelled = w > threshold
     size, trusted = np.bincount(labels), np.bincount(labels[labelled], minlength=labels.max() + 1)
-    lost = np.flatnonzero(trusted < np.minimum(size, np.maximum(1, size//10)))
+    lost = np.flatnonzero((size > 0) & (trusted < _tenth(size)))
     if len(lost):
         few = np.concatenate([_lowest(losses, np.flatnonzero(labels == k)) for k in lost])
         labelled[few], w[few] = True, np.maximum(w[few], .5)
