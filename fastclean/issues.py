@@ -232,6 +232,14 @@ def _parse(cells, name):
     names = {o: _value(o) for o in kinds}
     return pd.Series([names[o] for o in cells], dtype=object)
 
+def _together(parts):
+    "One table of several. A column of your own that a part leaves empty takes the numbers of the others."
+    d = pd.concat(parts, ignore_index=True)
+    for c in d.columns.difference((*_text, *_flags, *_reals, *_names, 'fold')):
+        kinds = {o[c].dtype.kind for o in parts if o[c].notna().any()}
+        if d[c].dtype == object and kinds and kinds <= set('if'): d[c] = d[c].astype(float)
+    return d
+
 def _checked(d):
     "The table, if its values can be those of one."
     for name, known in (('split', SPLITS), ('certainty', ('', 'obvious', 'possible'))):
@@ -251,7 +259,7 @@ def read_issues(
         if missing := [c for c in COLUMNS if c not in header]: raise ValueError(f'its first line has no column {", ".join(missing)}')
         if len(set(header)) < len(header): raise ValueError('its first line names a column twice')
         parts = [pd.DataFrame({c: _parse(v, c) for c, v in o.items()}) for o in _rows(text, header)]
-        d = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({c: _parse((), c) for c in header})
+        d = _together(parts) if parts else pd.DataFrame({c: _parse((), c) for c in header})
         for c in () if vocab is None else ('class',) if 'class' in d else ('given_label', 'predicted_label', 'suggested_label'): d[c] = _in_vocab(d[c], vocab)
         return _checked(d)
     except ValueError as e: raise ValueError(f'{path} is not a table of issues: {e}') from e

@@ -167,7 +167,7 @@ def next_steps(
         "Decide yourself, in a browser: keep, relabel or drop, with the mouse or a key; it writes the corrected copy, too. It needs `pip install 'fastclean[app]'`.", _shell('fastclean', 'review', found)),)
     return ((f'Look at the suspects above. Where the truth is known, {_wrong["obvious"]} of a hundred obvious ones are wrong, and {_wrong["possible"]} of a hundred possible ones: decide on those by eye.', ''), *decide,
             ('How good is this list, and what has it missed? Some labels, drawn at random for you to judge, tell.', _shell('fastclean', 'audit', found)),
-            ('Write a copy with the suggested labels. The source stays as it is, `--dry-run` only says what would be changed, and `--threshold .95` changes only what is all but certain.',
+            ('Write a copy with the suggested labels. The source stays as it is, `--dry-run` only says what would be changed, `--threshold .95` changes only what is all but certain, and `--decisions` with the `decisions.csv` of a review lets your own word come first.',
              _shell('fastclean', 'correct', src, dst, '--issues', found, *how)),
             ('Look again: corrected labels make a better model, and a better model finds more.', _shell('fastclean', 'find', again, *how, '--out', 'again')),
             ('Changed your mind? This makes the copy what the source is, byte for byte.', _shell('fastclean', 'undo', dst)),

@@ -290,6 +290,15 @@ def test_own_numbers_survive(tmp_path):
     for c in ('aum', 'forgetting', 'epochs'): np.testing.assert_array_equal(back[c], d[c]); assert back[c].dtype == d[c].dtype
     assert back.learnt.tolist() == d.learnt.tolist()
 
+def test_own_numbers_that_a_block_of_rows_leaves_empty(tmp_path):
+    preds, _ = make(n=200)
+    d = pd.concat([find_label_issues(preds)]*501, ignore_index=True)
+    last = np.arange(len(d)) >= 100_100
+    d = d.assign(aum=np.where(last, 1.5, np.nan), seen=np.where(last, 3., np.nan), note=np.where(last, None, 'x'))
+    back = read_issues(write_issues(d, tmp_path/'i.csv'))
+    for c in ('aum', 'seen'): np.testing.assert_array_equal(back[c], d[c]); assert back[c].dtype == float
+    assert back.note.tolist() == ['x']*100_100 + [None]*100
+
 def test_other_csv_readers_see_clean_names(tmp_path):
     preds, _ = make(n=20, K=3)
     preds.vocab = ['1', 'NA', 'tench']

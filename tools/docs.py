@@ -106,7 +106,7 @@ class Names:
             for c in nb.cells:
                 if module and 'export' in directives(c):
                     for name in defined(c.source): self.at.setdefault(name, []).append(f'{module}.{name}')
-        self.rooms['Guides'] = sorted(self.rooms['Guides'], key=lambda o: 'how_it_works' not in o) + ['comparison']
+        self.rooms['Guides'] = sorted(self.rooms['Guides'], key=lambda o: 'how_it_works' not in o) + ['experiments', 'comparison']
 
     def file(self, page): return page + ('.ipynb' if page in self.about else '.md')
 
