@@ -1,9 +1,11 @@
 """What losses and callbacks add to a training step of a small convolutional network, and how much memory the record of `TrainingDynamics` takes.
 
     python benchmarks/overhead.py [--rounds 9] [--steps 8]
+    python benchmarks/overhead.py --only TrainingDynamics --rounds 25     # one more closely
 
 Images of 64 × 64 pixels in memory, batches of 64, the small network of `fastclean find`, one thread. In each round every variant trains the same batches once, in an order drawn anew, between two trainings
-by plain cross entropy; the overhead is the median over the rounds of its processor time over the mean of those two. `plain again` is plain training in the place of a variant: what is noise. Processor time (`time.process_time`), so that other programs of the machine disturb little.
+by plain cross entropy; the overhead is the median over the rounds of its processor time over the mean of those two. `plain again` is plain training in the place of a variant: what is noise. Processor time (`time.process_time`), so that other programs of the machine disturb little. Of the callbacks, `own` is the
+time inside their own methods over that of the rest of the same trainings, which hardly any noise reaches; it leaves out what they make the backward pass do, which the noise layers do.
 """
 import argparse, gc, sys, time, warnings
 from functools import partial
@@ -50,9 +52,20 @@ def seconds(dls, loss, cbs):
     del learn; gc.collect()   # a learner and its callbacks hold each other, and the last loss its graph: a hundred megabytes
     return took
 
-def overheads(rounds, steps):
+def own(dls, loss, cbs, rounds):
+    "Time in the methods of callbacks over that of the rest of their trainings."
+    inside, made = [], [cb() for cb in cbs]
+    for cb in made:
+        def timed(event, cb=cb, call=type(cb).__call__):
+            start = time.process_time(); got = call(cb, event); inside.append(time.process_time() - start)
+            return got
+        cb.__class__ = type(type(cb).__name__, (type(cb),), dict(__call__=lambda self, event, timed=timed: timed(event)))
+    total = sum(seconds(dls, loss, [lambda cb=cb: cb for cb in made]) for _ in range(rounds))
+    return sum(inside)/(total - sum(inside))
+
+def overheads(rounds, steps, only):
     n = steps*BS
-    dls, todo = dataloaders(n), variants(n)
+    dls, todo = dataloaders(n), {k: v for k, v in variants(n).items() if not only or k in only}
     plain = lambda: seconds(dls, CrossEntropyLossFlat, ())
     plain(); rng, ratio, base = np.random.default_rng(0), {k: [] for k in ['plain again', *todo]}, []
     for r in range(rounds):
@@ -63,6 +76,7 @@ def overheads(rounds, steps):
             ratio[k].append(2*took/(before + after) - 1); base.append(after/steps); before = after
         print(f'round {r + 1} of {rounds}: a plain step takes {1e3*np.median(base[-len(ratio):]):.1f} ms', file=sys.stderr)
     d = pd.DataFrame({k: np.percentile(v, [50, 25, 75]) for k, v in ratio.items()}, index=['median', 'quarter', 'three quarters']).T
+    d['own'] = [own(dls, *todo[k], rounds) if k in todo and todo[k][1] else np.nan for k in d.index]
     return d, np.median(base)
 
 def memory(n=1_000_000, epochs=2):
@@ -81,9 +95,10 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--rounds', type=int, default=9)
     ap.add_argument('--steps', type=int, default=8)
+    ap.add_argument('--only', nargs='*', help='some variants; default all')
     args = ap.parse_args()
     warnings.simplefilter('ignore'); torch.set_num_threads(1)
-    d, step = overheads(args.rounds, args.steps)
+    d, step = overheads(args.rounds, args.steps, args.only)
     print(f'a plain step of {BS} images of {SIZE} px: {1e3*step:.1f} ms of processor time\n')
     print((100*d).round(1).astype(str).add(' %').to_string())
     print('\na million items: ' + ', '.join(f'{k} {v:.1f}' for k, v in memory().items()))

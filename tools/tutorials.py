@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT/'nbs'/'tutorials'
 MOST = 2_000_000   # bytes of a tutorial with its outputs
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+def cores(n): return {1: 'one core', 2: 'two cores'}.get(n, f'{n} cores')
 def duration(seconds): return f'{seconds//60:.0f} min {seconds%60:.0f} s' if seconds >= 60 else f'{seconds:.0f} s'
 
 def is_shown(o):
@@ -28,7 +31,7 @@ def keep(nb, path, seconds):
     "Write a tutorial with what it gave, and how long it took."
     for c in nb.cells:
         if c.cell_type == 'code': c.outputs = [o for o in c.outputs if is_shown(o)]
-        else: c.source = re.sub(r'(?m)^\*The full run.*\*$', f'*The full run took {duration(seconds)} on two cores: `python tools/tutorials.py --full {path.stem}`*', c.source)
+        else: c.source = re.sub(r'(?m)^\*The full run.*\*$', f'*The full run took {duration(seconds)} on {cores(CORES)}: `python tools/tutorials.py --full {path.stem}`*', c.source)
     clean_nb(nb)
     text = nbformat.writes(nb) + '\n'
     if str(ROOT) in text or str(Path.home()) in text: raise SystemExit(f'{path.name}: a path of this machine is in its outputs')
@@ -71,7 +74,7 @@ def main():
     a = p.parse_args()
     paths = [HOME/f'{o.removesuffix(".ipynb")}.ipynb' for o in a.names] or sorted(HOME.glob('*.ipynb'))
     n = 1 if a.full else a.workers
-    with ThreadPoolExecutor(n) as ex: good = list(ex.map(lambda o: run(o, a.full, max(1, (os.cpu_count() or 2)//n)), paths))
+    with ThreadPoolExecutor(n) as ex: good = list(ex.map(lambda o: run(o, a.full, max(1, CORES//n)), paths))
     return 0 if all(good) else 1
 
 if __name__ == '__main__': sys.exit(main())
