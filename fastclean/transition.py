@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['GRID', 'sharpen_probs', 'estimate_transition', 'posterior', 'posterior_blocks', 'confident_joint', 'Sharpening',
-           'given_sharpening', 'plausible_sharpening', 'label_likelihood', 'split_transitions', 'label_posterior',
-           'anchor_transition']
+           'given_sharpening', 'plausible_sharpening', 'label_likelihood', 'split_transitions', 'several_transitions',
+           'label_posterior', 'anchor_transition']
 
 # %% ../nbs/04_transition.ipynb #00000002
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +17,17 @@ import numpy as np
 from .core import Predictions, check_labels, check_pred_probs
 
 # %% ../nbs/04_transition.ipynb #00000007
-def _power(p, t):
-    "p to the power t, up to a factor for each row."
+def _logs(p):
+    "Logarithms, up to what makes the largest of each row 0."
     q = np.maximum(p, 1e-7, dtype=np.float32)
     np.log(q, out=q)
-    q *= np.float32(t)
+    q -= q.max(1, keepdims=True, initial=-100)
+    return q
+
+def _exp(logs, t, out=None):
+    "p to the power t, up to a factor for each row."
+    q = np.multiply(logs, np.float32(t), out=out)
+    np.maximum(q, -50, out=q)   # numbers near the smallest ones are ten times slower
     return np.exp(q, out=q)
 
 def _row_sums(q): return q@np.ones((q.shape[1], 1), q.dtype)
@@ -29,7 +37,8 @@ def sharpen_probs(
     power:float=2., # Exponent; 1 leaves them as they are
 )->np.ndarray: # float32, (n, K), rows sum to 1
     "Probabilities raised to a power and normalised again."
-    q = _power(np.asarray(pred_probs), power)
+    q = _logs(np.asarray(pred_probs))
+    _exp(q, power, out=q)
     q /= _row_sums(q)
     return np.maximum(q, 1e-12, out=q)
 
@@ -40,10 +49,38 @@ def _start(K):
     np.fill_diagonal(T, .9)
     return T
 
-def _by_label(y, q):
-    "Rows of `q` of each given label."
+def _by_label(y, K):
+    "Row numbers of each given label; those without one are left out."
     order = np.argsort(y, kind='stable')
-    return np.split(q[order], np.searchsorted(y[order], np.arange(1, q.shape[1])))
+    return np.split(order, np.searchsorted(y[order], np.arange(K + 1)))[1:]
+
+def _cores():
+    from joblib import cpu_count
+    return cpu_count()
+
+def _in_threads(f, todo, threads):
+    "What `f` gives for each, in order; threads work a few steps ahead."
+    if threads == 1: yield from map(f, todo); return
+    with ThreadPoolExecutor(threads) as pool:
+        coming = deque()
+        for o in todo:
+            coming.append(pool.submit(f, o))
+            if len(coming) > 2*threads: yield coming.popleft().result()
+        while coming: yield coming.popleft().result()
+
+def _fixed_point(step, A, most, tol):
+    "Where a step changes no entry by more than `tol`: after each two steps a leap along the way that they show."
+    for i in range(0, most, 2):
+        B = step(A)
+        r = B - A
+        if i + 1 == most or np.abs(r).max() < tol: return B
+        C = step(B)
+        if np.abs(C - B).max() < tol: return C
+        v = C - B - r
+        leap = np.clip(np.sqrt((r*r).sum()/max((v*v).sum(), 1e-30)), 1, 16)   # 1 leads to C
+        A = np.maximum(A + 2*leap*r + leap**2*v, C/100)
+        A /= A.sum(0)
+    return C
 
 def estimate_transition(
     given_label, # Class numbers, (n,); −1 where there is none
@@ -65,15 +102,17 @@ def estimate_transition(
         sure = open_ & (known >= 0)
         np.add.at(prior, (known[sure], y[sure]), 1)
         open_ = open_ & ~sure
-    rows = [(j, Q) for j, Q in enumerate(_by_label(y[open_], sharpen_probs(p[open_], sharpen))) if len(Q)]
+    rows = [(j, sharpen_probs(p[at], sharpen)) for j, at in enumerate(_by_label(np.where(open_, y, -1), K)) if len(at)]
     prior, A = np.ascontiguousarray(prior.T), np.ascontiguousarray((_start(K) if start is None else start).T)   # T on its side: a row for each given label
-    for _ in range(min(max_iter, max(5, 2*10**9//K**2))):   # thousands of classes: as many steps as there is time for
+    size = max(1, sum(Q.size for _, Q in rows))
+    def _step(A):
         new = prior.copy()
-        for j, Q in rows: new[j] += A[j]*((1/np.maximum(Q@A[j], 1e-20))@Q)
-        new /= new.sum(0)
-        change, A = np.abs(new - A).max(), new
-        if change < tol: break
-    return np.ascontiguousarray(A.T)
+        def _count(some):
+            for j, Q in some: new[j] += A[j]*((1/np.maximum(Q@A[j], 1e-20))@Q)
+        deque(_in_threads(_count, [rows[i::8] for i in range(8)], 1 if size < 10**7 else _cores()), maxlen=0)
+        return new/new.sum(0)
+    most = max(5, min(2*10**9//K**2, 4*10**9//size))   # thousands of classes: as many steps as there is time for
+    return np.ascontiguousarray(_fixed_point(_step, A, min(max_iter, most), tol).T)
 
 # %% ../nbs/04_transition.ipynb #0000000f
 def posterior(
@@ -83,9 +122,13 @@ def posterior(
     sharpen:float=2., # Power that the probabilities are raised to
 )->np.ndarray: # P(true = k | item, given label), (n, K) float32, rows sum to 1
     "Posterior over the true label by Bayes' rule."
-    w, y, T = _power(np.asarray(pred_probs), sharpen), np.asarray(given_label), np.asarray(T, dtype=np.float32).T   # a row for each given label
-    has = y >= 0
-    if len(y) > len(T): T = np.ascontiguousarray(T)
+    return _bayes(_logs(np.asarray(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen)
+
+def _on_its_side(T): return np.ascontiguousarray(np.asarray(T, dtype=np.float32).T)   # a row for each given label
+
+def _bayes(logs, y, T, t):
+    "The posterior from logarithms of probabilities and a T that lies on its side."
+    w, has = _exp(logs, t), y >= 0
     if has.all(): w *= T[y]
     else: w[has] *= T[y[has]]
     w /= np.maximum(_row_sums(w), 1e-30)
@@ -109,24 +152,31 @@ def posterior_blocks(
     preds, # `Predictions`, or labels, (n,)
     pred_probs=None, # Out-of-sample probabilities, (n, K), where labels are given
     T=None, # Noise matrix, (K, K), or a dict of them by split; default estimated
-    sharpen=None, # Power, or what `plausible_sharpening` gave; default chosen by it
+    sharpen=None, # Power, or what `plausible_sharpening` gave; default chosen by it; a list of powers gives a list of posteriors
     size:int|None=None, # Rows at a time; default so many as fit a processor's cache
 ): # Slice of rows and their posterior, (m, K) float32, one after the other
     "The posterior in blocks, for data that are large: a verified label is certain."
     y, p, split, known = _unpack(preds, pred_probs)
-    s = plausible_sharpening(preds, pred_probs, sharpen)
-    if T is None: T = split_transitions(preds, pred_probs, s)
+    several = isinstance(sharpen, list)
+    powers = sharpen if several else [plausible_sharpening(preds, pred_probs, sharpen).best]
+    Ts = several_transitions(preds, pred_probs, powers) if T is None else [T if isinstance(T, dict) else {'': T}]*len(powers)
+    Ts = [{o: _on_its_side(v) for o, v in each.items()} for each in Ts]
     size = size or max(1, 2**18//p.shape[1])
-    for i in range(0, len(y), size):
-        at = slice(i, i + size)
-        if not isinstance(T, dict) or len(T) == 1: w = posterior(y[at], p[at], *(T.values() if isinstance(T, dict) else [T]), s.best)
+    def _reading(at, logs, t, T):
+        if len(T) == 1: w = _bayes(logs, y[at], *T.values(), t)
         else:
-            w = np.empty((len(y[at]), p.shape[1]), dtype=np.float32)
-            for o in set(split[at]): rows = split[at] == o; w[rows] = posterior(y[at][rows], p[at][rows], T[o], s.best)
+            w = np.empty_like(logs)
+            for o in set(split[at]): rows = split[at] == o; w[rows] = _bayes(logs[rows], y[at][rows], T[o], t)
         sure = known[at] >= 0
         w[sure] = 0
         w[sure, known[at][sure]] = 1
-        yield at, w
+        return w
+    def _block(i):
+        at = slice(i, i + size)
+        logs = _logs(p[at])
+        readings = [_reading(at, logs, t, T) for t, T in zip(powers, Ts)]
+        return at, readings if several else readings[0]
+    yield from _in_threads(_block, range(0, len(y), size), 1 if p.size < 2**24 else _cores())
 
 # %% ../nbs/04_transition.ipynb #00100001
 def confident_joint(
@@ -158,10 +208,11 @@ GRID = 2.**np.arange(-1, 2.01, 1/3)   # powers that are tried: .5 to 4
 
 def _voices(y, p, known):
     "Over the grid: log-likelihood of the labels, number of items that are flagged, and what a person's answers say."
-    T, lik, count, answers, sure = None, [], [], [], known >= 0
+    T, lik, count, answers, sure, steps = None, [], [], [], known >= 0, min(40, max(10, 2*10**8//max(p.size, 1)))
     for t in GRID:
-        T = estimate_transition(y, p, t, max_iter=40, known=known, start=T)
-        w = sharpen_probs(p, t)*T.T[y]
+        T = estimate_transition(y, p, t, max_iter=steps, known=known, start=T)
+        w = sharpen_probs(p, t)
+        w *= _on_its_side(T)[y]
         total = w.sum(1)
         lik.append(np.log(total, dtype=np.float64).sum())
         count.append((2*w[np.arange(len(y)), y] < total).sum())
@@ -223,16 +274,25 @@ def split_transitions(
     strength:float=50., # How strongly a split is drawn to the common matrix: as by so many items of each class
 )->dict: # Split → T, (K, K)
     "A noise matrix for each split, drawn towards the common one: validation labels are often cleaner than training labels."
+    return several_transitions(preds, pred_probs, [plausible_sharpening(preds, pred_probs, sharpen).best], strength)[0]
+
+def several_transitions(
+    preds, # `Predictions`, or labels, (n,)
+    pred_probs, # Out-of-sample probabilities, (n, K), where labels are given
+    powers, # List of powers
+    strength:float=50., # As in `split_transitions`
+)->list: # For each power what `split_transitions` gives: split → T, (K, K)
+    "`split_transitions` at several powers, each from where the one before has led."
     y, p, split, known = _unpack(preds, pred_probs)
-    t = plausible_sharpening(preds, pred_probs, sharpen).best
-    rows = _sample(y, known, max(50_000, 500*p.shape[1]))
+    every = list(dict.fromkeys(split))
+    rows = _sample(y, known, max(50_000, min(500*p.shape[1], 10**8//p.shape[1])))   # at most 400 MB, or 50,000 rows
     y, p, split, known = (o[rows] for o in (y, p, split, known))
-    every = list(dict.fromkeys(preds.split)) if isinstance(preds, Predictions) else ['train']
-    common = estimate_transition(y, p, t, known=known)
-    names = list(dict.fromkeys(split))
-    if len(names) < 2: return {s: common for s in every}
-    own = lambda m: estimate_transition(y[m], p[m], t, prior=strength*common, known=known[m])
-    return {s: own(split == s) if s in names else common for s in every}
+    names, common, out = list(dict.fromkeys(split)), None, []
+    for t in powers:
+        common = estimate_transition(y, p, t, known=known, start=common)
+        own = lambda m: estimate_transition(y[m], p[m], t, prior=strength*common, known=known[m])
+        out.append({s: own(split == s) if s in names and len(names) > 1 else common for s in every})
+    return out
 
 def label_posterior(
     preds, # `Predictions`, or labels, (n,)

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from fastclean import transition
 from fastclean.core import Predictions
 from fastclean.transition import (anchor_transition, confident_joint, estimate_transition, label_likelihood, label_posterior, plausible_sharpening, posterior, posterior_blocks,
                                   sharpen_probs, split_transitions)
@@ -20,11 +21,38 @@ def test_grouped_step_is_the_plain_one():
     q, K = sharpen_probs(p, 2.).astype(np.float64), 4
     T, prior = np.full((K, K), .1/3), np.eye(K) + 1/K
     np.fill_diagonal(T, .9)
-    for _ in range(5):
+    for i in range(300):
         w = q*T[:, y].T; w /= w.sum(1, keepdims=True)
         T = prior + np.array([w[y == j].sum(0) for j in range(K)]).T
         T /= T.sum(1, keepdims=True)
-    assert np.allclose(estimate_transition(y, p, 2., max_iter=5, tol=0), T, atol=1e-4)
+        if i < 2: assert np.allclose(estimate_transition(y, p, 2., max_iter=i + 1, tol=0), T, atol=1e-5)
+    assert np.allclose(estimate_transition(y, p, 2., tol=1e-6), T, atol=1e-4)
+
+def test_leaps_end_where_single_steps_do():
+    _, _, y, p = population(3000, K=6, rate=.4, strength=1.3)   # a weak model: single steps are slow
+    taken = []
+    def count(step): return lambda A: taken.append(1) or step(A)
+    def one_by_one(step, A, most, tol):
+        for _ in range(1000): A = step(A)
+        return A
+    with pytest.MonkeyPatch.context() as m:
+        real = transition._fixed_point
+        m.setattr(transition, '_fixed_point', lambda step, *args: real(count(step), *args))
+        T = estimate_transition(y, p, 1., tol=1e-5, max_iter=1000)
+        m.setattr(transition, '_fixed_point', one_by_one)
+        assert np.allclose(T, estimate_transition(y, p, 1.), atol=2e-3)
+    assert len(taken) < 200
+
+def test_threads_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    p = rng.random((17_000, 1000), dtype=np.float32)**8   # enough for threads
+    p /= p.sum(1, keepdims=True)
+    y = rng.integers(1000, size=17_000)
+    rec = Predictions.from_arrays(y, p)
+    monkeypatch.setattr(transition, '_cores', lambda: 3)
+    T, w = estimate_transition(y, p, max_iter=2), label_posterior(rec, T=np.eye(1000) + 1e-4, sharpen=1.)
+    monkeypatch.setattr(transition, '_cores', lambda: 1)
+    assert np.array_equal(T, estimate_transition(y, p, max_iter=2)) and np.array_equal(w, label_posterior(rec, T=np.eye(1000) + 1e-4, sharpen=1.))
 
 @pytest.mark.parametrize('rate', [.05, .25, .5])
 def test_recovers_the_matrix(rate):
