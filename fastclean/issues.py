@@ -43,9 +43,11 @@ def given_posterior(
     s = plausible_sharpening(preds, sharpen=sharpen)
     y, n = preds.given_label, len(preds)
     out = dict(given=np.empty(n, np.float32), timid=np.empty(n, np.float32), bold=np.empty(n, np.float32), label=np.empty(n, np.int64), prob=np.empty(n, np.float32))
-    for at, readings in posterior_blocks(preds, T=T, sharpen=[s.best, s.low, s.high]):
+    powers = [round(t, 6) for t in (s.best, s.low, s.high)]
+    distinct = list(dict.fromkeys(powers))   # where both voices agree, two are one
+    for at, readings in posterior_blocks(preds, T=T, sharpen=distinct):
         w, i = readings[0], np.arange(len(readings[0]))
-        for name, o in zip(('given', 'timid', 'bold'), readings): out[name][at] = np.where(y[at] >= 0, o[i, y[at]], np.float32(np.nan))
+        for name, t in zip(('given', 'timid', 'bold'), powers): out[name][at] = np.where(y[at] >= 0, readings[distinct.index(t)][i, y[at]], np.float32(np.nan))
         wrong = out['given'][at] < .5   # its own class is no suggestion for a label that is probably wrong
         w[wrong, y[at][wrong]] = 0
         out['label'][at] = k = w.argmax(1); out['prob'][at] = w[i, k]

@@ -24,23 +24,25 @@ def _logs(p):
     q -= q.max(1, keepdims=True, initial=-100)
     return q
 
-def _exp(logs, t, out=None):
+def _exp(logs, t):
     "p to the power t, up to a factor for each row."
-    q = np.multiply(logs, np.float32(t), out=out)
+    q = logs*np.float32(t)
     np.maximum(q, -50, out=q)   # numbers near the smallest ones are ten times slower
     return np.exp(q, out=q)
 
 def _row_sums(q): return q@np.ones((q.shape[1], 1), q.dtype)
+
+def _sharpened(logs, t):
+    q = _exp(logs, t)
+    q /= _row_sums(q)
+    return np.maximum(q, 1e-12, out=q)
 
 def sharpen_probs(
     pred_probs, # Class probabilities, (n, K)
     power:float=2., # Exponent; 1 leaves them as they are
 )->np.ndarray: # float32, (n, K), rows sum to 1
     "Probabilities raised to a power and normalised again."
-    q = _logs(np.asarray(pred_probs))
-    _exp(q, power, out=q)
-    q /= _row_sums(q)
-    return np.maximum(q, 1e-12, out=q)
+    return _sharpened(_logs(np.asarray(pred_probs)), power)
 
 # %% ../nbs/04_transition.ipynb #0000000a
 def _start(K):
@@ -49,14 +51,15 @@ def _start(K):
     np.fill_diagonal(T, .9)
     return T
 
-def _by_label(y, K):
-    "Row numbers of each given label; those without one are left out."
-    order = np.argsort(y, kind='stable')
-    return np.split(order, np.searchsorted(y[order], np.arange(K + 1)))[1:]
+def _prior(K): return np.eye(K, dtype=np.float32) + np.float32(1/K)
+
+def _on_its_side(T): return np.ascontiguousarray(np.asarray(T, dtype=np.float32).T)   # a row for each given label
 
 def _cores():
     from joblib import cpu_count
     return cpu_count()
+
+def _threads_for(size): return 1 if size < 10**7 else _cores()
 
 def _in_threads(f, todo, threads):
     "What `f` gives for each, in order; threads work a few steps ahead."
@@ -82,6 +85,32 @@ def _fixed_point(step, A, most, tol):
         A /= A.sum(0)
     return C
 
+def _grouped(y, p):
+    "Of each given label: its number, its row numbers, and the logarithms of their probabilities."
+    order = np.argsort(y, kind='stable')
+    parts = np.split(order, np.searchsorted(y[order], np.arange(p.shape[1] + 1)))[1:]
+    return [(j, at, _logs(p[at])) for j, at in enumerate(parts) if len(at)]
+
+def _at_power(groups, t):
+    "The same with sharpened probabilities."
+    return list(_in_threads(lambda o: (*o[:2], _sharpened(o[2], t)), groups, _threads_for(sum(o[2].size for o in groups))))
+
+def _channel(groups, known, prior, A=None, max_iter=100, tol=1e-4):
+    "T on its side, from sharpened probabilities by given label. True labels that are known are counted, the others estimated."
+    K, prior, rows = len(prior), prior.astype(np.float32), []
+    for j, at, q in groups:
+        if (sure := known[at] >= 0).any(): np.add.at(prior[j], known[at][sure], 1); q = q[~sure]
+        rows.append((j, q))
+    size = max(1, sum(q.size for _, q in rows))
+    def _step(A):
+        new = prior.copy()
+        def _count(some):
+            for j, q in some: new[j] += A[j]*((1/np.maximum(q@A[j], 1e-20))@q)
+        deque(_in_threads(_count, [rows[i::8] for i in range(8)], _threads_for(size)), maxlen=0)
+        return new/new.sum(0)
+    most = max(5, min(2*10**9//K**2, 4*10**9//size))   # thousands of classes: as many steps as there is time for
+    return _fixed_point(_step, _start(K) if A is None else A, min(max_iter, most), tol)
+
 def estimate_transition(
     given_label, # Class numbers, (n,); −1 where there is none
     pred_probs, # Out-of-sample probabilities, (n, K)
@@ -94,25 +123,10 @@ def estimate_transition(
 )->np.ndarray: # T, (K, K) float32: T[i, j] = P(given = j | true = i), rows sum to 1
     "Noise transition matrix by expectation–maximisation."
     p = check_pred_probs(pred_probs)
-    K = p.shape[1]
-    y = check_labels(given_label, K)
-    open_ = y >= 0
-    prior = (np.eye(K) + 1/K).astype(np.float32) if prior is None else prior.copy()
-    if known is not None:
-        sure = open_ & (known >= 0)
-        np.add.at(prior, (known[sure], y[sure]), 1)
-        open_ = open_ & ~sure
-    rows = [(j, sharpen_probs(p[at], sharpen)) for j, at in enumerate(_by_label(np.where(open_, y, -1), K)) if len(at)]
-    prior, A = np.ascontiguousarray(prior.T), np.ascontiguousarray((_start(K) if start is None else start).T)   # T on its side: a row for each given label
-    size = max(1, sum(Q.size for _, Q in rows))
-    def _step(A):
-        new = prior.copy()
-        def _count(some):
-            for j, Q in some: new[j] += A[j]*((1/np.maximum(Q@A[j], 1e-20))@Q)
-        deque(_in_threads(_count, [rows[i::8] for i in range(8)], 1 if size < 10**7 else _cores()), maxlen=0)
-        return new/new.sum(0)
-    most = max(5, min(2*10**9//K**2, 4*10**9//size))   # thousands of classes: as many steps as there is time for
-    return np.ascontiguousarray(_fixed_point(_step, A, min(max_iter, most), tol).T)
+    y = check_labels(given_label, p.shape[1])
+    known = np.full(len(y), -1) if known is None else known
+    A = _channel(_at_power(_grouped(y, p), sharpen), known, _prior(p.shape[1]) if prior is None else prior.T, None if start is None else _on_its_side(start), max_iter, tol)
+    return np.ascontiguousarray(A.T)
 
 # %% ../nbs/04_transition.ipynb #0000000f
 def posterior(
@@ -123,8 +137,6 @@ def posterior(
 )->np.ndarray: # P(true = k | item, given label), (n, K) float32, rows sum to 1
     "Posterior over the true label by Bayes' rule."
     return _bayes(_logs(np.asarray(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen)
-
-def _on_its_side(T): return np.ascontiguousarray(np.asarray(T, dtype=np.float32).T)   # a row for each given label
 
 def _bayes(logs, y, T, t):
     "The posterior from logarithms of probabilities and a T that lies on its side."
@@ -176,7 +188,7 @@ def posterior_blocks(
         logs = _logs(p[at])
         readings = [_reading(at, logs, t, T) for t, T in zip(powers, Ts)]
         return at, readings if several else readings[0]
-    yield from _in_threads(_block, range(0, len(y), size), 1 if p.size < 2**24 else _cores())
+    yield from _in_threads(_block, range(0, len(y), size), _threads_for(p.size))
 
 # %% ../nbs/04_transition.ipynb #00100001
 def confident_joint(
@@ -208,16 +220,16 @@ GRID = 2.**np.arange(-1, 2.01, 1/3)   # powers that are tried: .5 to 4
 
 def _voices(y, p, known):
     "Over the grid: log-likelihood of the labels, number of items that are flagged, and what a person's answers say."
-    T, lik, count, answers, sure, steps = None, [], [], [], known >= 0, min(40, max(10, 2*10**8//max(p.size, 1)))
-    for t in GRID:
-        T = estimate_transition(y, p, t, max_iter=steps, known=known, start=T)
-        w = sharpen_probs(p, t)
-        w *= _on_its_side(T)[y]
-        total = w.sum(1)
-        lik.append(np.log(total, dtype=np.float64).sum())
-        count.append((2*w[np.arange(len(y)), y] < total).sum())
-        answers.append(np.log(np.maximum(w[sure, known[sure]]/total[sure], .1), dtype=np.float64).sum())
-    return np.array(lik), np.maximum.accumulate(count), np.array(answers)
+    A, groups, steps, found = None, _grouped(y, p), min(40, max(10, 2*10**8//max(p.size, 1))), np.zeros((3, len(GRID)))
+    for i, t in enumerate(GRID):
+        at_power = _at_power(groups, t)
+        A = _channel(at_power, known, _prior(p.shape[1]), A, steps)
+        for j, at, w in at_power:
+            w *= A[j]
+            total, sure = w.sum(1), known[at] >= 0
+            right = w[sure, known[at][sure]]/total[sure]
+            found[:, i] += np.log(total, dtype=np.float64).sum(), (2*w[:, j] < total).sum(), np.log(np.maximum(right, .1), dtype=np.float64).sum()
+    return found[0], np.maximum.accumulate(found[1]), found[2]
 
 def _sample(y, known, n=20_000):
     "Labelled rows that are enough to choose one number, all verified ones among them."
@@ -284,14 +296,16 @@ def several_transitions(
 )->list: # For each power what `split_transitions` gives: split → T, (K, K)
     "`split_transitions` at several powers, each from where the one before has led."
     y, p, split, known = _unpack(preds, pred_probs)
-    every = list(dict.fromkeys(split))
     rows = _sample(y, known, max(50_000, min(500*p.shape[1], 10**8//p.shape[1])))   # at most 400 MB, or 50,000 rows
-    y, p, split, known = (o[rows] for o in (y, p, split, known))
-    names, common, out = list(dict.fromkeys(split)), None, []
+    every, names = list(dict.fromkeys(split)), list(dict.fromkeys(split[rows]))
+    some = np.full(len(y), -1)
+    some[rows] = y[rows]
+    A, groups, out = None, _grouped(some, p), []
     for t in powers:
-        common = estimate_transition(y, p, t, known=known, start=common)
-        own = lambda m: estimate_transition(y[m], p[m], t, prior=strength*common, known=known[m])
-        out.append({s: own(split == s) if s in names and len(names) > 1 else common for s in every})
+        at_power = _at_power(groups, t)
+        A = _channel(at_power, known, _prior(p.shape[1]), A)
+        def _own(s): return _channel([(j, at[m], q[m]) for j, at, q in at_power if (m := split[at] == s).any()], known, strength*A)
+        out.append({s: np.ascontiguousarray((_own(s) if s in names and len(names) > 1 else A).T) for s in every})
     return out
 
 def label_posterior(
