@@ -9,6 +9,7 @@ __all__ = ['BACKBONE', 'Backbone', 'load_backbone', 'progress', 'to_rgb', 'in_pa
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import timm
 import torch
 from fastai.torch_core import default_device
 from fastprogress.fastprogress import progress_bar
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from .core import check_features
+from .core import check_features, lost_workers
 from .identity import digest
 
 # %% ../nbs/05_features.ipynb #00000005
@@ -146,6 +149,39 @@ def _load(get, i, size):
     try: return to_rgb(get(i), size), None
     except Exception as e: return None, f'{type(e).__name__}: {e}'   # whatever a reader raises, the image cannot be read
 
+def _kept(cache, rows):
+    "A finished part, and what went wrong in it."
+    name = f'features-{rows.start:09d}'
+    if (done := cache.load(name)) is not None: return done['features'], {int(k): v for k, v in cache.meta(name).get('errors', {}).items()}
+
+def _keep(cache, rows, part, bad): cache.save(f'features-{rows.start:09d}', dict(features=part), dict(errors=bad))
+
+def _share(make, todo, cache):
+    "Some of the parts, in a worker: what it cannot write to the cache comes back."
+    out = []
+    for rows in todo:
+        made = make(rows)
+        if cache and cache.here(): _keep(cache, rows, *made); made = None
+        out.append((rows, made))
+    return out
+
+def _made(make, todo, cache):
+    "Parts as they come: one after the other, or several at a time where joblib's `parallel_config` says so."
+    backend = get_active_backend()[0]
+    if not todo or getattr(backend, 'uses_threads', False) or ('joblib._parallel_backends' in type(backend).__module__ and effective_n_jobs(None) == 1):
+        for rows in progress(todo, 'features'):
+            made = make(rows)
+            if cache: _keep(cache, rows, *made)
+            yield rows, made
+        return
+    k = min(len(todo), 4*effective_n_jobs(None))   # few shares: each carries the names of all items to a worker
+    shares = [todo[i::k] for i in range(k)]
+    how = 'generator_unordered' if backend.supports_return_generator else 'list'
+    for share in progress_bar(Parallel(return_as=how)(delayed(_share)(make, o, cache) for o in shares), total=len(shares), leave=False):
+        for rows, made in share:
+            if cache and made: _keep(cache, rows, *made)
+            yield rows, made or _kept(cache, rows)
+
 def in_parts(
     make, # A function from a range of positions to their features, (m, d) float16, and a dict from position to what went wrong
     n:int, # Number of items
@@ -153,15 +189,13 @@ def in_parts(
     cache=None, # An open `FoldCache`, to keep finished parts on disk and go on after an interruption
 )->tuple: # Features, (n, d) float16, zero where a part has none; dict from position to what went wrong
     "Features of many items, part by part."
-    parts, errors = [], {}
-    for s in progress(range(0, n, chunk), 'features'):
-        name = f'features-{s:09d}'
-        done = cache.load(name) if cache else None
-        if done is None: part, bad = make(range(s, min(s + chunk, n)))
-        else: part, bad = done['features'], {int(k): v for k, v in cache.meta(name).get('errors', {}).items()}
-        if cache and done is None: cache.save(name, dict(features=part), dict(errors=bad))
-        parts.append(part); errors.update(bad)
-    d = max((p.shape[1] for p in parts), default=0)
+    every = [range(s, min(s + chunk, n)) for s in range(0, n, chunk)]
+    parts = {rows: kept for rows in every if cache and (kept := _kept(cache, rows))}
+    with lost_workers(lambda: f'{len([rows for rows in every if cache and _kept(cache, rows)])} of {len(every)} parts'):
+        parts.update(_made(make, [rows for rows in every if rows not in parts], cache))
+    errors = {i: e for rows in every for i, e in parts[rows][1].items()}
+    d = max((p.shape[1] for p, _ in parts.values()), default=0)
+    parts = [parts.pop(rows)[0] for rows in every]
     return np.concatenate([p if p.shape[1] == d else np.zeros((len(p), d), np.float16) for p in parts]) if parts else np.zeros((0, 0), np.float16), errors
 
 def image_features(
@@ -174,13 +208,15 @@ def image_features(
     chunk:int=1024, # Images per part
 )->tuple: # Features, (n, d) float16, zero where unreadable; dict from position to what went wrong
     "One pass of a frozen backbone over images."
-    backbone, device = backbone or load_backbone(), default_device() if torch.cuda.is_available() else torch.device('cpu')
-    backbone.model.to(device, memory_format=torch.channels_last)
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
-        return in_parts(lambda rows: _chunk(get, rows, backbone, size, bs, device, pool), n, chunk, cache)
+    return in_parts(partial(_image_part, get, backbone or load_backbone(), size, bs), n, chunk, cache)
 
-def _chunk(get, idx, backbone, size, bs, device, pool):
-    loaded = pool.map(lambda i: _load(get, i, size), idx)
+def _image_part(get, backbone, size, bs, idx):
+    "Features of the images at some positions, and what went wrong."
+    device = default_device() if torch.cuda.is_available() else torch.device('cpu')
+    backbone.model.to(device, memory_format=torch.channels_last)
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool: return _forward_all(pool.map(lambda i: _load(get, i, size), idx), idx, backbone, bs, device)
+
+def _forward_all(loaded, idx, backbone, bs, device):
     feats, rows, images, errors = [], [], [], {}
     def _flush():
         if images: feats.append(_forward(backbone, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), device)); images.clear()

@@ -24,7 +24,7 @@ from fastprogress.fastprogress import progress_bar
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
-from .core import check_pred_probs, seeded
+from .core import check_pred_probs, lost_workers, seeded
 from .folds import FoldCache
 from .identity import as_array, describe
 from .targets import SoftTargets
@@ -238,8 +238,6 @@ def run_fold(
     job.cache.save(*made)
 
 # %% ../nbs/08_foldtask.ipynb #00000017
-_killed = ('TerminatedWorkerError', 'BrokenProcessPool', 'KilledWorker', 'ActorDiedError', 'RayActorError', 'WorkerCrashedError')   # loky, Dask, Ray
-
 def _n_parallel(n):
     "How many folds run at a time."
     backend = get_active_backend()[0]
@@ -268,11 +266,6 @@ def run_folds(
     if len(todo) < every: print(f'{every - len(todo)} of {every} folds are in the cache')
     if not todo: return
     n = _n_parallel(len(todo))
-    try:
+    with lost_workers(lambda: f'{len([f for f in todo if job.entry(f) in job.cache])} of {len(todo)} folds'):
         for made in _one_by_one(job, todo) if n == 1 else _at_once(job, todo, n):
             if made: job.cache.save(*made)
-    except Exception as e:
-        if type(e).__name__ not in _killed: raise
-        done = len([f for f in todo if job.entry(f) in job.cache])
-        raise RuntimeError(f'a worker process was killed, perhaps for want of memory, when {done} of {len(todo)} folds were finished. '
-                           'Make the same call again: it goes on with the others') from e

@@ -8,6 +8,7 @@ __all__ = ['SENTENCES', 'ds_kind', 'join_tokens', 'raw_texts', 'load_sentences',
 
 # %% ../nbs/05b_rows.ipynb #00000002
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -119,8 +120,10 @@ def text_features(
     "One pass of a frozen model over texts."
     backbone, device = backbone or load_sentences(), default_device() if torch.cuda.is_available() else torch.device('cpu')
     backbone.model.to(device)
-    x, _ = in_parts(lambda rows: (_embed([texts[i] for i in rows], backbone, bs), {}), len(texts), chunk, cache)
+    x, _ = in_parts(partial(_text_part, texts, backbone, bs), len(texts), chunk, cache)
     return x, {i: 'the text is empty' for i, o in enumerate(texts) if not o.strip()}
+
+def _text_part(texts, backbone, bs, rows): return _embed([texts[i] for i in rows], backbone, bs), {}
 
 def _embed(texts, backbone, bs):
     "Features of some texts; those of one length go together."

@@ -55,7 +55,7 @@ def run(path, full, threads):
     env = dict(os.environ, OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads), MPLBACKEND='module://matplotlib_inline.backend_inline')
     env.pop('FASTCLEAN_SMALL', None)
     if not full: env['FASTCLEAN_SMALL'] = '1'
-    client = NotebookClient(nb, timeout=5400, kernel_name='python3', resources={'metadata': {'path': str(HOME)}}, store_widget_state=False)
+    client = NotebookClient(nb, timeout=5400, kernel_name='python3', resources={'metadata': {'path': str(HOME)}}, store_widget_state=False, coalesce_streams=True)
     try: client.execute(env=env)
     except CellExecutionError as e:
         print(f'{path.stem}: failed after {duration(time.time() - start)}', re.sub(r'\x1b\[[0-9;]*m', '', str(e))[-1500:], sep='\n', flush=True)
