@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser test-labelstudio tutorials docs export readme clean
+.PHONY: help demo test check pytest nbtest test-browser test-clusters test-labelstudio tutorials docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -32,7 +32,7 @@ check: $(READY)    ## Are modules and README in step with the notebooks?
 	$(TESTENV) python tools/readme.py --check
 
 pytest: $(READY)    ## The tests in tests/
-	$(TESTENV) python -m pytest -m 'not browser' -n $(WORKERS) --dist loadfile --durations 20
+	$(TESTENV) python -m pytest -m 'not browser and not cluster' -n $(WORKERS) --dist loadfile --durations 20
 
 nbtest: $(READY)    ## The notebooks' own tests
 	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print
@@ -40,6 +40,13 @@ nbtest: $(READY)    ## The notebooks' own tests
 test-browser: $(READY)    ## The report, the audit and the review in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
 	$(TESTENV) python -m pytest -m browser -n $(WORKERS) tests/test_report.py tests/test_audit.py tests/test_app.py
+
+$(VENV)/.clusters: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cluster]'
+	@touch $@
+
+test-clusters: $(VENV)/.clusters    ## Folds and features on Dask and Ray, which are installed: several processes, and the loss of one
+	$(TESTENV) python -m pytest -m cluster --durations 5 tests/test_clusters.py
 
 LABELSTUDIO ?= $(VENV)/labelstudio/bin/label-studio
 $(VENV)/labelstudio/bin/label-studio:

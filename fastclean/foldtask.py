@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fold_seed', 'repeatable', 'FitCall', 'FoldFiles', 'FoldFilesEnd', 'model_arrays', 'load_arrays', 'one_pass',
-           'checked_probs', 'FoldJob', 'run_fold', 'run_folds']
+           'checked_probs', 'FoldJob', 'run_fold', 'from_first', 'run_folds']
 
 # %% ../nbs/08_foldtask.ipynb #00000003
 import contextlib, inspect, os, socket
@@ -19,7 +19,7 @@ import fastai.callback.all   # a worker process must know every method that fast
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
 from fastai.learner import Learner
-from fastai.torch_core import get_model
+from fastai.torch_core import distrib_barrier, get_model, num_distrib, rank_distrib
 from fastprogress.fastprogress import progress_bar
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
@@ -230,6 +230,7 @@ def run_fold(
             if soft and not soft[0].used: raise ValueError('later rounds train on soft targets, by the fit methods of the Learner: the function that was given to run trains in another way')
             arrays = {nm: checked_probs(learn, ds, len(job.vocab)) for nm, ds in job.parts(f)}
     except Exception as e: e.add_note(f'This happened in {job.title(f)} of {job.fold.max()+1}.'); raise
+    if rank_distrib(): return   # the first of several processes that train together keeps what they made
     weights, same = ({}, {}) if np.ndim(f) else model_arrays(learn.model)
     learn.model = learn.opt = learn.dls = None   # a Learner and its callbacks hold each other; without them it is small
     if torch.cuda.is_available(): torch.cuda.empty_cache()
@@ -238,6 +239,17 @@ def run_fold(
     job.cache.save(*made)
 
 # %% ../nbs/08_foldtask.ipynb #00000017
+def from_first(
+    o, # Anything that can be pickled
+): # What the first process was given
+    "Where several processes train together (`torchrun`, fastai's `distrib_ctx`): the first one's word for all of them."
+    if num_distrib() <= 1: return o
+    if not torch.distributed.is_initialized():
+        raise ValueError(f"this is one of {num_distrib()} processes that train together (WORLD_SIZE says so), and they do not know of each other: call torch.distributed.init_process_group() first")
+    said = [o]
+    torch.distributed.broadcast_object_list(said)
+    return said[0]
+
 def _n_parallel(n):
     "How many folds run at a time."
     backend = get_active_backend()[0]
@@ -262,10 +274,12 @@ def run_folds(
     todo, # Numbers of the folds to run, or pairs of them
 ):
     "Run the folds that are not in the cache one by one, or as joblib's `parallel_config` says; all are in the cache at the end."
-    every, todo = len(todo), [f for f in todo if job.entry(f) not in job.cache]
-    if len(todo) < every: print(f'{every - len(todo)} of {every} folds are in the cache')
+    every, todo = len(todo), from_first([f for f in todo if job.entry(f) not in job.cache])
+    if len(todo) < every and not rank_distrib(): print(f'{every - len(todo)} of {every} folds are in the cache')
     if not todo: return
-    n = _n_parallel(len(todo))
+    job.quiet = job.quiet or rank_distrib() > 0
+    n = 1 if num_distrib() > 1 else _n_parallel(len(todo))
     with lost_workers(lambda: f'{len([f for f in todo if job.entry(f) in job.cache])} of {len(todo)} folds'):
         for made in _one_by_one(job, todo) if n == 1 else _at_once(job, todo, n):
             if made: job.cache.save(*made)
+    distrib_barrier()

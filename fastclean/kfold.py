@@ -6,7 +6,7 @@
 __all__ = ['KFoldLearner']
 
 # %% ../nbs/08_kfold.ipynb #00000003
-import functools, os, tempfile
+import contextlib, functools, os, tempfile
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from fastai.data.block import DataBlock
 from fastai.learner import Learner, defaults
+from fastai.torch_core import rank_distrib
 from fastai.tabular.core import Tabular
 from fastcore.meta import delegates
 from fasttransform import Pipeline
@@ -23,7 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from .core import CacheMismatchError, Predictions, number_repeats, seeded, versions
 from .folds import FoldCache, fold_ids
-from .foldtask import FitCall, FoldJob, checked_probs, load_arrays, one_pass, repeatable, run_folds
+from .foldtask import FitCall, FoldJob, checked_probs, from_first, load_arrays, one_pass, repeatable, run_folds
 from .identity import as_array, describe, digest
 from .loaders import class_names, given_labels, is_multi_label, item_names, subset
 from .parts import group_items, read_part, read_parts, record, set_aside, twin_folds
@@ -194,17 +195,21 @@ class KFoldLearner:
     # ---- fitting
     def _fit(self, call):
         "Run the folds that are not in the cache."
+        first = from_first(None) is None and not rank_distrib()   # of several processes that train each fold together
         if self._parts is None: self._parts = read_parts(self.dls)
         one_pass(self.dls)
         job = FoldJob(self.dls, self.learner_fn, self.fold, [p.ok for p in self._parts], self.vocab, call, self.seed)
         learn = self._look(job)
         self.name = _short_name(self.learner_fn, learn)
-        if self.cache is None: self._tmp = tempfile.TemporaryDirectory(prefix='fastclean-'); self.cache = Path(self._tmp.name)
+        if self.cache is None:
+            if first: self._tmp = tempfile.TemporaryDirectory(prefix='fastclean-')
+            self.cache = Path(from_first(first and self._tmp.name))
         job.cache = FoldCache(self.cache, self._identity(job, learn))
         del learn
         before = self._job and self._job.cache
         if before is not None and before.key == job.cache.key and not self._finished: before = None   # the same call after an interruption goes on
-        with job.cache.open(replace=before):
+        with job.cache.open(replace=before) if first else contextlib.nullcontext():
+            from_first(None)   # the folder is this run's
             self._job, self._finished = job, False
             if self.rounds == 1: run_folds(job, range(self.n_splits)); self.used_rounds = 1
             else: self._job, self.used_rounds = self._in_rounds(job)

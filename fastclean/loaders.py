@@ -19,7 +19,7 @@ from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
 from fastai.data.transforms import Categorize, ColReader, IntToFloatTensor, MultiCategorize, Normalize, OneHotEncode, ToTensor
 from fastai.learner import Learner
 from fastai.tabular.core import Tabular
-from fastai.torch_core import TensorCategory, TensorImage, TensorMultiCategory, default_device
+from fastai.torch_core import TensorCategory, TensorImage, TensorMultiCategory, default_device, to_detach
 from fastai.vision.core import PILImage
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -281,12 +281,17 @@ def ds_split(
     "The name of a split."
     return ('train', 'valid')[i] if i < 2 else 'test'
 
+def _of_this_process(b, cpu=True, gather=True): return to_detach(b, cpu, False)
+
 def learner_probs(
     learn, # A fastai Learner
     dl, # A loader that does not augment
 )->np.ndarray: # float32, (n, K), in the order of the dataset
     "A learner's probabilities, by the activation of its loss."
-    with learn.no_bar(), learn.no_logging(): p, _ = learn.get_preds(dl=dl)
+    learn.to_detach = _of_this_process   # where several processes train together, fastai gathers those of all
+    try:
+        with learn.no_bar(), learn.no_logging(): p, _ = learn.get_preds(dl=dl)
+    finally: del learn.to_detach
     return p.float().cpu().numpy()
 
 @patch(cls_method=True)

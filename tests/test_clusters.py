@@ -1,7 +1,8 @@
 "Folds and features on real clusters of several processes: Dask and Ray on this machine, with the loss of a worker in the middle."
-import os, signal, time
+import os, signal, socket, subprocess, sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,23 +18,27 @@ from fastclean.folds import FoldCache
 from fastclean.kfold import KFoldLearner
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.cluster
 
 @contextmanager
 def dask():
-    distributed = pytest.importorskip('distributed')
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster), parallel_config('dask'): yield
+    import distributed
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, distributed.Client(cluster): yield SimpleNamespace(config=lambda **kwargs: parallel_config('dask'), again={})   # it goes on by itself
 
 @contextmanager
-def ray(**kwargs):
-    library = pytest.importorskip('ray')
+def ray():
+    import ray
     from ray.util.joblib import register_ray
-    library.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
     register_ray()
-    try:
-        with parallel_config('ray', n_jobs=2, **kwargs): yield
-    finally: library.shutdown()
+    try: yield SimpleNamespace(config=lambda **kwargs: parallel_config('ray', n_jobs=2, **kwargs), again=dict(ray_remote_args=dict(max_restarts=2, max_task_retries=2)))
+    finally: ray.shutdown()
 
-def survivor(): return ray(ray_remote_args=dict(max_restarts=2, max_task_retries=2))
+@pytest.fixture(params=[dask, ray], ids=['dask', 'ray'])
+def cluster(request):
+    "Two worker processes: what makes joblib use them, and what makes it do the task of a dead one again."
+    pytest.importorskip({dask: 'distributed', ray: 'ray'}[request.param])
+    with request.param() as c: yield c
 
 def loaders():
     "A hundred digits, known by their number; what workers need is made here, so that it travels with the task."
@@ -64,29 +69,6 @@ def dying(flag):
 @pytest.fixture(scope='module')
 def alone(): return folds().predictions()
 
-@pytest.mark.slow
-@pytest.mark.parametrize('cluster', [dask, ray])
-def test_a_cluster_gives_what_one_process_gives(cluster, alone):
-    with cluster(): p = folds().predictions()
-    assert list(p.items) == list(alone.items) and np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
-
-@pytest.mark.slow
-@pytest.mark.parametrize('cluster', [dask, survivor])
-def test_a_lost_worker_costs_its_fold_alone(cluster, tmp_path, alone):
-    flag = tmp_path/'killed'
-    with cluster(): p = folds(tmp_path/'c', dying(flag)).predictions()
-    assert flag.exists() and np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
-
-@pytest.mark.slow
-def test_ray_that_is_not_told_to_go_on_says_what_to_do(tmp_path, alone):
-    flag = tmp_path/'killed'
-    with ray():
-        with pytest.raises(RuntimeError, match='a worker process was killed.*goes on'): folds(tmp_path/'c', dying(flag))
-        done = {f: f.stat().st_mtime_ns for f in (tmp_path/'c').glob('fold_*.safetensors')}
-        p = folds(tmp_path/'c', dying(flag)).predictions()
-    assert flag.exists() and done and all(f.stat().st_mtime_ns == t for f, t in done.items())
-    assert np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
-
 def reader(flag=None):
     "Pictures by their number, one of which cannot be read."
     def get(i):
@@ -95,21 +77,58 @@ def reader(flag=None):
         return np.full((20, 20, 3), i, np.uint8)
     return get
 
-@pytest.mark.slow
-@pytest.mark.parametrize('cluster', [dask, survivor, lambda: parallel_config('loky', n_jobs=2)], ids=['dask', 'ray', 'loky'])
-def test_features_in_shares(cluster, tmp_path):
+def test_a_cluster_gives_what_one_process_gives(cluster, tmp_path, alone):
     cache = FoldCache(tmp_path/'f', dict(kind='features'))
-    with cache.open(), cluster(): x, errors = image_features(reader(), 60, size=32, cache=cache, chunk=20)
+    with cache.open(), cluster.config(): p, (x, errors) = folds().predictions(), image_features(reader(), 60, size=32, cache=cache, chunk=20)
+    assert list(p.items) == list(alone.items) and np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
     expected, same = image_features(reader(), 60, size=32, chunk=20)
     assert errors == same == {7: 'OSError: truncated'} and np.allclose(x, expected, atol=1e-2, rtol=1e-3)
     assert len(list((tmp_path/'f').glob('features-*.safetensors'))) == 3
 
-@pytest.mark.slow
-def test_features_go_on_after_a_lost_worker(tmp_path):
+def test_a_lost_worker_costs_its_fold_alone(cluster, tmp_path, alone):
+    flag = tmp_path/'killed'
+    with cluster.config(**cluster.again): p = folds(tmp_path/'c', dying(flag)).predictions()
+    assert flag.exists() and np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
+
+def test_a_cluster_that_does_not_go_on_says_what_to_do(cluster, tmp_path, alone):
+    if not cluster.again: pytest.skip('Dask goes on by itself')
+    flag = tmp_path/'killed'
+    with cluster.config():
+        with pytest.raises(RuntimeError, match='a worker process was killed.*goes on'): folds(tmp_path/'c', dying(flag))
+        done = {f: f.stat().st_mtime_ns for f in (tmp_path/'c').glob('fold_*.safetensors')}
+        p = folds(tmp_path/'c', dying(flag)).predictions()
+    assert flag.exists() and done and all(f.stat().st_mtime_ns == t for f, t in done.items())
+    assert np.allclose(p.pred_probs, alone.pred_probs, atol=1e-5)
+
+def test_features_go_on_after_a_lost_worker(cluster, tmp_path):
     flag, cache = tmp_path/'killed', FoldCache(tmp_path/'f', dict(kind='features'))
-    with cache.open(), parallel_config('loky', n_jobs=2):
-        with pytest.raises(RuntimeError, match='parts were finished.*goes on'): image_features(reader(flag), 60, size=32, cache=cache, chunk=20)
-        done = {f: f.stat().st_mtime_ns for f in (tmp_path/'f').glob('features-*.safetensors')}
-        x, _ = image_features(reader(flag), 60, size=32, cache=cache, chunk=20)
-    assert flag.exists() and all(f.stat().st_mtime_ns == t for f, t in done.items())
-    assert np.allclose(x, image_features(reader(), 60, size=32, chunk=20)[0], atol=1e-2, rtol=1e-3)
+    with cache.open(), cluster.config(**cluster.again): x, _ = image_features(reader(flag), 60, size=32, cache=cache, chunk=20)
+    assert flag.exists() and np.allclose(x, image_features(reader(), 60, size=32, chunk=20)[0], atol=1e-2, rtol=1e-3)
+
+def together(out, cache, n=2):
+    "Several processes that train each fold together, and what each has in the end."
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = str(s.getsockname()[1])
+    env = os.environ | dict(WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=port, ACCELERATE_USE_CPU='true', PYTHONPATH=str(Path(__file__).parents[1]))
+    procs = [subprocess.Popen([sys.executable, Path(__file__).with_name('together.py'), out, cache], env=env | dict(RANK=str(r), LOCAL_RANK=str(r)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(n)]
+    said = [p.communicate(timeout=300)[0] for p in procs]
+    assert [p.returncode for p in procs] == [0]*n, said
+    return [np.load(out/f'{r}.npz') for r in range(n)], said
+
+def test_several_processes_train_each_fold_together(tmp_path):
+    pytest.importorskip('accelerate')
+    (a, b), said = together(tmp_path, tmp_path/'cache')
+    assert 'fold 1 of 3' in said[0] and 'fold 1 of 3' not in said[1]
+    assert list(a['weights']) == list(b['weights']) and len(a['weights']) == 3              # they are one training
+    assert np.array_equal(a['probs'], b['probs']) and len(set(a['items'])) == 600
+    assert (a['probs'].argmax(1) == a['given']).mean() > .85                                # in the order of the items
+    (tmp_path/'cache'/'fold_1.safetensors').unlink()
+    done = {f: f.stat().st_mtime_ns for f in (tmp_path/'cache').glob('fold_*.safetensors')}
+    (again, _), said = together(tmp_path, tmp_path/'cache')
+    assert '2 of 3 folds are in the cache' in said[0] and len(again['weights']) == 1 and all(f.stat().st_mtime_ns == t for f, t in done.items())
+    assert np.array_equal(again['probs'], a['probs'])
+    (bare, _), _ = together(tmp_path, 'none')
+    assert np.array_equal(bare['probs'], a['probs'])
+
+def test_processes_that_do_not_know_each_other(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='one of 2 processes.*init_process_group'): folds()

@@ -1,5 +1,5 @@
 "Features, heads and the strict rounds."
-import warnings
+import os, signal, warnings
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +194,23 @@ def test_interrupted_features_go_on(tmp_path):
     with cache.open(): x, _ = image_features(lambda i: asked.append(i) or images[i], 40, b, 32, cache=cache, chunk=10)
     assert min(asked) == 20
     assert np.array_equal(x, image_features(lambda i: images[i], 40, b, 32, chunk=10)[0])
+
+@pytest.mark.slow
+def test_features_in_two_processes_and_a_killed_one(tmp_path):
+    from joblib import parallel_config
+    from fastclean.folds import FoldCache
+    flag, cache = tmp_path/'killed', FoldCache(tmp_path/'f', dict(kind='features'))
+    def get(i):
+        if i == 7: raise OSError('truncated')
+        if i == 50 and not flag.exists(): flag.touch(); os.kill(os.getpid(), signal.SIGKILL)
+        return np.full((20, 20, 3), i, np.uint8)
+    with cache.open(), parallel_config('loky', n_jobs=2):
+        with pytest.raises(RuntimeError, match='of 3 parts were finished.*goes on'): image_features(get, 60, size=32, cache=cache, chunk=20)
+        done = {f: f.stat().st_mtime_ns for f in (tmp_path/'f').glob('features-*.safetensors')}
+        x, errors = image_features(get, 60, size=32, cache=cache, chunk=20)
+    assert flag.exists() and all(f.stat().st_mtime_ns == t for f, t in done.items()) and errors == {7: 'OSError: truncated'}
+    assert np.allclose(x, image_features(get, 60, size=32, chunk=20)[0], atol=1e-2, rtol=1e-3)
+    with parallel_config('loky', n_jobs=2): assert np.allclose(x, image_features(get, 60, size=32, chunk=20)[0], atol=1e-2, rtol=1e-3)   # without a cache
 
 def test_two_folds_are_too_few(folder, features):
     with pytest.raises(ValueError, match='n_splits must be 3 or more; got 2'): folds(folder, features, n_splits=2)
