@@ -22,7 +22,7 @@ def duration(seconds): return f'{seconds//60:.0f} min {seconds%60:.0f} s' if sec
 
 def is_shown(o):
     "Whether an output is for readers: no progress, no warnings of libraries."
-    if o.get('name') == 'stderr' or (o.get('name') == 'stdout' and re.fullmatch(r'(fold \d+ of \d+: .*\n|\s)*', o['text'])): return False
+    if o.get('name') == 'stderr' or not o.get('text', ' ').strip(): return False
     data = o.get('data', {})
     bar = set(data) <= {'text/html', 'text/plain'} and '<table' not in data.get('text/html', '') and 'IPython.core.display.HTML' in data.get('text/plain', '')
     return not bar and 'class="fastprogress"' not in data.get('text/html', '')
@@ -30,7 +30,10 @@ def is_shown(o):
 def keep(nb, path, seconds):
     "Write a tutorial with what it gave, and how long it took."
     for c in nb.cells:
-        if c.cell_type == 'code': c.outputs = [o for o in c.outputs if is_shown(o)]
+        if c.cell_type == 'code':
+            for o in c.outputs:
+                if o.get('name') == 'stdout': o.text = re.sub(r'(?m)^fold \d+ of \d+: .*\n', '', o.text)
+            c.outputs = [o for o in c.outputs if is_shown(o)]
         else: c.source = re.sub(r'(?m)^\*The full run.*\*$', f'*The full run took {duration(seconds)} on {cores(CORES)}: `python tools/tutorials.py --full {path.stem}`*', c.source)
     clean_nb(nb)
     text = nbformat.writes(nb) + '\n'
