@@ -22,7 +22,7 @@ def duration(seconds): return f'{seconds//60:.0f} min {seconds%60:.0f} s' if sec
 
 def is_shown(o):
     "Whether an output is for readers: no progress, no warnings of libraries."
-    if o.get('name') == 'stderr' or not o.get('text', ' ').strip(): return False
+    if o.get('name') == 'stderr' or ('text' in o and not o['text'].strip()): return False
     data = o.get('data', {})
     bar = set(data) <= {'text/html', 'text/plain'} and '<table' not in data.get('text/html', '') and 'IPython.core.display.HTML' in data.get('text/plain', '')
     return not bar and 'class="fastprogress"' not in data.get('text/html', '')
