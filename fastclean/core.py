@@ -325,8 +325,9 @@ class Predictions:
             d = pd.read_parquet(folder/'items.parquet')
             extra = pd.read_parquet(folder/'extra.parquet') if (folder/'extra.parquet').exists() else None
             y, p = (np.load(folder/f'{o}.npy', mmap_mode='r' if mmap else None, allow_pickle=False) for o in ('given_label', 'pred_probs'))
-        except (OSError, ValueError, KeyError, TypeError) as e: raise ValueError(f'{folder} is not a folder of saved Predictions: {e}') from e
-        return cls(d['item'], d['split'], y, p, head['vocab'], d['fold'], d['verified'], head['meta'], extra)
+            return cls(d['item'], d['split'], y, p, list(head['vocab']), d['fold'], d['verified'], dict(head['meta']), extra)
+        except Exception as e:   # json, numpy and pyarrow raise what they like on a file that is damaged
+            raise ValueError(f'{folder} is not a folder of saved Predictions: {(str(e) or type(e).__name__).splitlines()[0]}') from e
 
 # %% ../nbs/00_core.ipynb #00000027
 def concat_predictions(

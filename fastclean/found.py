@@ -85,6 +85,8 @@ def read_found(
     folder = Path(folder)
     if not all((folder/o).exists() for o in ('issues.csv', 'predictions', 'summary.json', 'source.json')): raise ValueError(f'{encode_name(folder)} is not a result of fastclean find: give the folder that it wrote')
     preds = Predictions.load(folder/'predictions')
-    summary, made = (json.loads((folder/o).read_text(encoding='utf-8')) for o in ('summary.json', 'source.json'))
-    settings = summary['settings'] | {k: v for k, v in made['settings'].items() if k in ('source', 'kind')}   # there the path is absolute
+    try:
+        summary, made = (json.loads((folder/o).read_text(encoding='utf-8')) for o in ('summary.json', 'source.json'))
+        settings = dict(summary['settings']) | {k: v for k, v in dict(made['settings']).items() if k in ('source', 'kind')}   # there the path is absolute
+    except (ValueError, KeyError, TypeError, RecursionError) as e: raise ValueError(f'{encode_name(folder)} is no result of fastclean find that can be read: summary.json or source.json is damaged ({type(e).__name__}: {e})') from e
     return Found(folder, read_issues(folder/'issues.csv', preds.vocab), preds, settings, summary)

@@ -294,6 +294,8 @@ def read_noise(
     "Read the truth that lies in a noisy copy."
     folder = Path(folder)
     if not (folder/'noise.json').is_file(): raise ValueError(f'{encode_name(folder)} is not a noisy copy: it has no noise.json')
-    s, d = json.loads((folder/'noise.json').read_text(encoding='utf-8')), read_table(folder/'noise.csv')
-    frame = pd.DataFrame(dict(item=d['path'], split=d.get('split', 'train' if s['on'] == 'all' else s['on']), true_label=d.true_label, given_label=d.given_label))
-    return NoiseTruth(frame.assign(is_flipped=frame.true_label != frame.given_label), s['vocab'], s['noise'], s['seed'], s['on'])
+    try:
+        s, d = json.loads((folder/'noise.json').read_text(encoding='utf-8')), read_table(folder/'noise.csv')
+        frame = pd.DataFrame(dict(item=d['path'], split=d.get('split', 'train' if s['on'] == 'all' else s['on']), true_label=d['true_label'], given_label=d['given_label']))
+        return NoiseTruth(frame.assign(is_flipped=frame.true_label != frame.given_label), list(s['vocab']), s['noise'], s['seed'], s['on'])
+    except (ValueError, KeyError, TypeError, RecursionError) as e: raise ValueError(f'{encode_name(folder)} is no noisy copy that can be read: noise.json or noise.csv is damaged ({type(e).__name__}: {e})') from e
