@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser test-clusters test-labelstudio tutorials docs export readme clean
+.PHONY: help demo test check pytest nbtest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -60,6 +60,9 @@ test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label
 
 tutorials: $(READY) $(LABELSTUDIO)    ## The tutorials in their small setting; their data lie in fastai's data folder or are downloaded
 	$(TESTENV) PATH="$(CURDIR)/$(BIN):$$PATH:$(abspath $(dir $(LABELSTUDIO)))" python tools/tutorials.py
+
+bench: $(READY)    ## What is faster, and by how much: an hour, 16 GB of memory, a machine that does nothing else
+	$(TESTENV) python benchmarks/bench.py run
 
 docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
 	$(TESTENV) python tools/docs.py --build

@@ -1,5 +1,5 @@
 "The benchmark of the methods, as a grid of seconds: it runs, resumes, and says what it said before."
-import os, subprocess, sys
+import json, os, subprocess, sys
 from pathlib import Path
 
 import pandas as pd
@@ -25,3 +25,11 @@ def test_a_small_grid_of_the_methods(tmp_path):
     keys = ['set', 'noise', 'seed', 'method']
     pd.testing.assert_frame_equal(both.merge(first[keys])[first.columns].sort_values(keys, ignore_index=True), first.sort_values(keys, ignore_index=True))
     assert (both.history.str.split().str.len()[both.method != 'tuned'] == 4).all()
+
+@pytest.mark.parametrize('mapped', [[], ['--mapped']])
+def test_time_and_memory_of_labels(mapped):
+    for which in ('fastclean', 'cleanlab')[:2 - len(mapped)]:
+        p = subprocess.run([sys.executable, str(SCRIPT.with_name('labels.py')), '--one', '--sizes', '3000x5', '--which', which, *mapped], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+        assert p.returncode == 0, p.stderr[-2000:]
+        row = json.loads(p.stdout.splitlines()[-1])
+        assert (row['which'], row['n'], row['K']) == (which, 3000, 5) and row['precision'] > .8 and row['recall'] > .6 and row['peak_gb'] > .05

@@ -1,0 +1,81 @@
+"""One command for all that is measured against a rival: `make bench`.
+
+    python benchmarks/bench.py run [--only labels imports report folds] [--repeats 3]
+    python benchmarks/bench.py table
+
+Ours and its rival are measured in turn, each in a process of its own, and compared by the medians of the same run; another machine gives other seconds and much the same ratios. Rows go to bench.json as they come, with the
+machine that made them; `run` makes those of a part anew. The parts:
+
+- labels: `find_label_issues` and cleanlab's, from a million items of ten classes to 1.28 million of a thousand (a 5.1 GB array; it takes 16 GB of memory for cleanlab's sake);
+- imports: what `import` costs, beside what it stands on;
+- report: table, CSV and report of a million rows, with their memory (no rival);
+- folds: `fastclean`'s out-of-fold predictions of 1,000 photographs and the loop of fastai's tutorials, whose backbone is the same.
+"""
+import argparse, json, os, platform, re, subprocess, sys, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OUT = HERE/'bench.json'
+SIZES = ['1000000x10', '1000000x100', '100000x1000', '1280000x1000']
+IMPORTS = {'pandas': 'import pandas', 'fastclean.issues': 'import fastclean.issues', 'fastai.vision.all': 'import fastai.vision.all', 'fastclean.all': 'import fastai.vision.all, fastclean.all'}
+
+def machine():
+    "What the figures were made on."
+    info = Path('/proc/cpuinfo')
+    cpu = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else 0
+    return dict(cpu=cpu[1] if cpu else platform.processor(), cores=os.cpu_count(), memory_gb=round(memory), python=platform.python_version(), date=time.strftime('%Y-%m-%d'))
+
+def said(*command):
+    "The lines that a command prints."
+    return subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+
+def labels(repeats):
+    for size in SIZES:
+        for r in range(repeats):
+            for which in ('fastclean', 'cleanlab'):
+                o = json.loads(said(HERE/'labels.py', '--one', '--sizes', size, '--which', which)[-1])
+                yield dict(case=size, which=which, seconds=o['seconds'], processor=o['processor'], peak_gb=o['peak_gb'], flagged=o['flagged'], precision=o['precision'], recall=o['recall'])
+
+def imports(repeats):
+    for r in range(repeats + 2):
+        for name, code in IMPORTS.items():
+            yield dict(case=name, which='import', seconds=float(said('-c', f'import time; s = time.perf_counter(); {code}; print(time.perf_counter() - s)')[-1]))
+
+def report(repeats):
+    for line in said(HERE/'report.py'):
+        if m := re.match(r'(.+?) +([\d.]+) s \(processor +([\d.]+) s\) +peak +([\d.]+) GB', line): yield dict(case=m[1], which='fastclean', seconds=float(m[2]), processor=float(m[3]), peak_gb=float(m[4]))
+
+def folds(repeats):
+    for line in said(HERE/'speed.py', '--n', 1000, '--ways', 'features', 'loop', 'features'):
+        if m := re.match(r"\{'way': '(\w+)', 'seconds': ([\d.]+), 'cpu': ([\d.]+), 'ap': ([\d.]+), 'f1': ([\d.]+)", line): yield dict(case='1,000 photographs', which=m[1], seconds=float(m[2]), processor=float(m[3]), f1=float(m[5]))
+
+PARTS = dict(labels=labels, imports=imports, report=report, folds=folds)
+
+def run(parts, repeats):
+    made = json.loads(OUT.read_text()) if OUT.exists() else {}
+    for part in parts:
+        rows = []
+        for row in PARTS[part](repeats):
+            rows.append(row)
+            print(part, row, flush=True)
+            made[part] = dict(machine=machine(), rows=rows)
+            OUT.write_text(json.dumps(made, indent=1) + '\n')
+
+def table():
+    import pandas as pd
+    for part, o in json.loads(OUT.read_text()).items():
+        d = pd.DataFrame(o['rows'])
+        print(f'\n{part}: {o["machine"]}')
+        print(d.groupby(['case', 'which'], sort=False).median(numeric_only=True).round(3).to_string())
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('what', choices=['run', 'table'])
+    p.add_argument('--only', nargs='*', default=list(PARTS), choices=list(PARTS))
+    p.add_argument('--repeats', type=int, default=3)
+    a = p.parse_args()
+    if a.what == 'run': run(a.only, a.repeats)
+    table()
+
+if __name__ == '__main__': main()
