@@ -399,6 +399,21 @@ def test_a_network_that_diverged():
     with pytest.warns(FastcleanWarning, match='no finite numbers'): dm = quiet(DivideMix(make_dls(), make, warmup=0), 1)
     assert len(dm.co_divide.history) == 2
 
+@pytest.mark.parametrize('prior', ['given', [.85, .1, .05]])
+def test_shares_of_the_classes(prior, monkeypatch):
+    from fastclean.semisup.mixmatch import mixmatch_loss
+    z, t = torch.zeros(4, 3), torch.eye(3)[[0, 1, 2, 0]]
+    q = torch.tensor([.7, .2, .1])
+    assert torch.isclose(mixmatch_loss(z, t, 2, 1., q)[1]['prior'], (q*(3*q).log()).sum()) and mixmatch_loss(z, t, 2, 1.)[1]['prior'].abs() < 1e-6
+    assert torch.isfinite(mixmatch_loss(z, t, 2, 1., torch.tensor([1., 0, 0]))[0])
+    x, given, y, split = blobs(n=90)
+    keep = np.flatnonzero((y == 0) | (np.arange(len(y)) % 8 == 0) | (split == 'valid'))   # most are of the first class
+    seen, real = [], codivide.mixmatch_loss
+    monkeypatch.setattr(codivide, 'mixmatch_loss', lambda *args: seen.append(args[4]) or real(*args))
+    quiet(DivideMix(array_dls(x[keep], given[keep], split[keep], bs=16), linear, warmup=1, prior=prior), 2)
+    train = given[keep][split[keep] == 'train']
+    assert seen and all(torch.allclose(o, torch.tensor(np.bincount(train, minlength=3)/len(train) if prior == 'given' else prior).float()) for o in seen)
+
 # errors
 
 def table():
@@ -409,6 +424,11 @@ def table():
 def test_settings(kwargs):
     with pytest.raises(ValueError, match='must be 0 or more'): CoDivide(**kwargs)
     with pytest.raises(ValueError, match='shares of the training'): CoDivide(warmup=5.)
+
+@pytest.mark.parametrize('prior', ['true', [.5, .6], [1.5, -.5], 3])
+def test_shares_that_cannot_be(prior):
+    with pytest.raises(ValueError, match='prior must be the shares of the classes'): CoDivide(prior=prior)
+    with pytest.raises(ValueError, match='prior has 2 shares for 3 classes'): quiet(DivideMix(make_dls(), linear, prior=[.5, .5]), 1)
 
 @pytest.mark.parametrize('cb', [MixUp(), GradientAccumulation(8)])
 def test_callbacks_that_do_not_fit(cb):

@@ -60,7 +60,7 @@ class CoDivide(Begin):
     "Trains two networks with DivideMix (Li et al., 2020)."
     order, run_valid, _resumes = MixedPrecision.order + 5, False, ('trained', 'warmed', 'recent', 'rows')
     _stateattrs = ('steps', 'parts', 'step', 'view', 'targets', '_loss', '_held') # a learner whose training was broken off can be exported
-    steps, parts, step, view, targets, _loss, _held = None, (), None, None, None, None, ()
+    steps, parts, step, view, targets, _loss, _held, _prior = None, (), None, None, None, None, (), None
     def __init__(self,
         warmup=.3, # Epochs of ordinary training first: a number (int), or a share of the epochs (float); 10 of 300 in the paper
         lambda_u:float=25., # λᵤ, weight of the unlabelled items; 0 to 150 in the paper, more for more noise
@@ -71,10 +71,14 @@ class CoDivide(Begin):
         threshold:float=.5, # Items whose label is right with more than this probability are labelled
         average:int=1, # Epochs whose losses are averaged; 5 in the paper at 90 % noise
         penalty:bool=False, # Whether the warm-up keeps the networks from being too sure, for asymmetric noise
+        prior=None, # Shares of the true classes, (K,), which the mean of what is predicted is drawn to; 'given' takes those of the given labels; default all the same, as in the paper
     ):
+        if prior is not None and not isinstance(prior, str): prior = np.asarray(prior, dtype=float)
+        if isinstance(prior, str) and prior != 'given' or isinstance(prior, np.ndarray) and not (prior.ndim == 1 and (prior >= 0).all() and abs(prior.sum() - 1) < 1e-3):
+            raise ValueError(f"prior must be the shares of the classes, (K,), which sum to 1, or 'given'; got {prior!r}")
         if not (lambda_u >= 0 and T > 0 and alpha >= 0 and 0 <= threshold < 1 and average >= 1 and warmup >= 0 and length >= 0):
             raise ValueError(f'lambda_u, alpha, warmup and length must be 0 or more, T above 0, threshold from 0 to below 1, average 1 or more; got {lambda_u}, {alpha}, {warmup}, {length}, {T}, {threshold}, {average}')
-        self.warmup, self.lambda_u, self.length, self.bs, self.T, self.alpha, self.threshold, self.average, self.penalty = warmup, lambda_u, length, bs, T, alpha, threshold, average, penalty
+        self.warmup, self.lambda_u, self.length, self.bs, self.T, self.alpha, self.threshold, self.average, self.penalty, self.prior = warmup, lambda_u, length, bs, T, alpha, threshold, average, penalty, prior
         if any(isinstance(o, float) and o > 1 for o in (warmup, length)): raise ValueError(f'warmup and length are numbers of epochs (int), or shares of the training (float) up to 1; got {warmup!r} and {length!r}')
         self.trained, self.warmed, self.recent, self.rows, self.divisions = 0, None, [], [], None   # `warmed`: epochs before the first division
 
@@ -96,6 +100,9 @@ class CoDivide(Begin):
         self._y = given_labels(self.dls.train_ds)
         if self._y.ndim != 1 or (self._y < 0).any(): raise ValueError('DivideMix is for data with one label for each item')
         self.K, noise = len(class_names(self.dls)), getattr(self.dls, 'noise', None)
+        shares = np.bincount(self._y, minlength=self.K)/len(self._y) if isinstance(self.prior, str) else self.prior
+        if shares is not None and len(shares) != self.K: raise ValueError(f'prior has {len(shares)} shares for {self.K} classes')
+        self._prior = None if shares is None else torch.as_tensor(shares, dtype=torch.float32)
         true = None if noise is None else _true_labels(noise, train_items(self.dls), class_names(self.dls))
         self._wrong = None if true is None else true != self._y
 
@@ -187,7 +194,7 @@ class CoDivide(Begin):
         "The loss of a step of MixMatch."
         since = self.trained + self.step.done - self.warmed
         weight = self.lambda_u*ramp(since, _number(self.length, self.n_epoch))
-        loss, parts = mixmatch_loss(logits, self.targets, self.n_labelled, weight)
+        loss, parts = mixmatch_loss(logits, self.targets, self.n_labelled, weight, self._prior)
         return loss, parts | dict(weight=weight)
 
     def after_loss(self):

@@ -63,12 +63,13 @@ def mixmatch_loss(
     targets:torch.Tensor, # Probabilities, (n, K)
     n_labelled:int, # The first so many rows were labelled
     weight:float, # λᵤ · ramp
+    prior:torch.Tensor|None=None, # Shares of the classes, (K,); default all the same
 )->tuple: # The loss; its parts, detached: labelled, unlabelled, prior
     "Cross entropy, squared error and the term of the mean."
     logp, n = F.log_softmax(logits, 1), n_labelled
-    p, prior = logp.exp(), 1/logits.shape[1]
+    p, prior = logp.exp(), torch.full_like(logits[0], 1/logits.shape[1]) if prior is None else prior.to(logits).clamp_min(1e-8)
     zero = logits.sum()*0   # an empty part
     parts = dict(labelled=-(targets[:n]*logp[:n]).sum(1).mean() if n else zero,
                  unlabelled=F.mse_loss(p[n:], targets[n:]) if n < len(p) else zero,
-                 prior=(prior*(np.log(prior) - p.mean(0).clamp_min(1e-8).log())).sum())
+                 prior=(prior*(prior.log() - p.mean(0).clamp_min(1e-8).log())).sum())
     return parts['labelled'] + weight*parts['unlabelled'] + parts['prior'], {k: v.detach() for k, v in parts.items()}
