@@ -25,10 +25,10 @@ def test_what_a_cell_defines():
 
 def test_pages_and_rooms():
     assert NAMES.pages == {'00_core.ipynb': 'api/core', '03_noise.ipynb': 'api/noise', '20_guide.ipynb': 'guides/20_guide', 'index.ipynb': 'index'}
-    assert NAMES.rooms['Guides'] == ['guides/20_guide', 'comparison'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
+    assert NAMES.rooms['Guides'] == ['guides/20_guide', 'experiments', 'comparison'] and NAMES.rooms['Data and noise'] == ['api/core', 'api/noise']
     assert 'api/index' in text('index.ipynb') and '[A guide](guides/20_guide.ipynb)' in text('index.ipynb') and '---' not in text('index.ipynb')
     first = docs.Names(BOOKS | {Path('25_how_it_works.ipynb'): book('m # How it works')}).rooms['Guides']
-    assert first == ['guides/25_how_it_works', 'guides/20_guide', 'comparison']
+    assert first == ['guides/25_how_it_works', 'guides/20_guide', 'experiments', 'comparison']
 
 def test_one_page_leads_to_all_modules():
     pages = docs.reference(NAMES)
@@ -113,7 +113,7 @@ def test_commands_and_code_that_a_reader_copies(page):
     free = {'parallel_config', 'dls', 'learner_fn', 'preds', 'issues', 'interp', 'folds', 'votes', 'model', 'arch', 'kf', 'learn', 'path', 'item'}
     for code in re.findall(r'(?ms)^```python\n(.*?)^```', said):
         tree = ast.parse(code)
-        new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names}
+        new = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)} | {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names} | {o for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) for o in (n.name, *(a.arg for a in n.args.args))}
         used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - new - free
         assert {o for o in used if not hasattr(everything, o) and not hasattr(builtins, o)} == set(), code
 
