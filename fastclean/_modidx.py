@@ -1976,7 +1976,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastclean.transition._sample': ('transition.html#_sample', 'fastclean/transition.py'),
                                       'fastclean.transition._sharpened': ('transition.html#_sharpened', 'fastclean/transition.py'),
                                       'fastclean.transition._start': ('transition.html#_start', 'fastclean/transition.py'),
-                                      'fastclean.transition._threads_for': ('transition.html#_threads_for', 'fastclean/transition.py'),
                                       'fastclean.transition._unpack': ('transition.html#_unpack', 'fastclean/transition.py'),
                                       'fastclean.transition._voices': ('transition.html#_voices', 'fastclean/transition.py'),
                                       'fastclean.transition.anchor_transition': ( 'transition.html#anchor_transition',

@@ -55,22 +55,6 @@ def _prior(K): return np.eye(K, dtype=np.float32) + np.float32(1/K)
 
 def _on_its_side(T): return np.ascontiguousarray(np.asarray(T, dtype=np.float32).T)   # a row for each given label
 
-def _cores():
-    from joblib import cpu_count
-    return cpu_count()
-
-def _threads_for(size): return 1 if size < 10**7 else _cores()
-
-def _in_threads(f, todo, threads):
-    "What `f` gives for each, in order; threads work a few steps ahead."
-    if threads == 1: yield from map(f, todo); return
-    with ThreadPoolExecutor(threads) as pool:
-        coming = deque()
-        for o in todo:
-            coming.append(pool.submit(f, o))
-            if len(coming) > 2*threads: yield coming.popleft().result()
-        while coming: yield coming.popleft().result()
-
 def _fixed_point(step, A, most, tol):
     "Where a step changes no entry by more than `tol`: after each two steps a leap along the way that they show."
     for i in range(0, most, 2):
@@ -93,7 +77,7 @@ def _grouped(y, p):
 
 def _at_power(groups, t):
     "The same with sharpened probabilities."
-    return list(_in_threads(lambda o: (*o[:2], _sharpened(o[2], t)), groups, _threads_for(sum(o[2].size for o in groups))))
+    return [(j, at, _sharpened(logs, t)) for j, at, logs in groups]
 
 def _channel(groups, known, prior, A=None, max_iter=100, tol=1e-4):
     "T on its side, from sharpened probabilities by given label. True labels that are known are counted, the others estimated."
@@ -104,9 +88,7 @@ def _channel(groups, known, prior, A=None, max_iter=100, tol=1e-4):
     size = max(1, sum(q.size for _, q in rows))
     def _step(A):
         new = prior.copy()
-        def _count(some):
-            for j, q in some: new[j] += A[j]*((1/np.maximum(q@A[j], 1e-20))@q)
-        deque(_in_threads(_count, [rows[i::8] for i in range(8)], _threads_for(size)), maxlen=0)
+        for j, q in rows: new[j] += A[j]*((1/np.maximum(q@A[j], 1e-20))@q)
         return new/new.sum(0)
     most = max(5, min(2*10**9//K**2, 4*10**9//size))   # thousands of classes: as many steps as there is time for
     return _fixed_point(_step, _start(K) if A is None else A, min(max_iter, most), tol)
@@ -160,6 +142,20 @@ def _unpack(preds, pred_probs=None):
     if len(y) != len(p): raise ValueError(f'{len(y):,} labels for {len(p):,} rows of pred_probs')
     return y, p, np.full(len(y), 'train', dtype=object), np.full(len(y), -1)
 
+def _cores():
+    from joblib import cpu_count
+    return cpu_count()
+
+def _in_threads(f, todo, threads):
+    "What `f` gives for each, in order; threads work a few steps ahead."
+    if threads == 1: yield from map(f, todo); return
+    with ThreadPoolExecutor(threads) as pool:
+        coming = deque()
+        for o in todo:
+            coming.append(pool.submit(f, o))
+            if len(coming) > 2*threads: yield coming.popleft().result()
+        while coming: yield coming.popleft().result()
+
 def posterior_blocks(
     preds, # `Predictions`, or labels, (n,)
     pred_probs=None, # Out-of-sample probabilities, (n, K), where labels are given
@@ -188,7 +184,7 @@ def posterior_blocks(
         logs = _logs(p[at])
         readings = [_reading(at, logs, t, T) for t, T in zip(powers, Ts)]
         return at, readings if several else readings[0]
-    yield from _in_threads(_block, range(0, len(y), size), _threads_for(p.size))
+    yield from _in_threads(_block, range(0, len(y), size), 1 if p.size < 10**7 else _cores())
 
 # %% ../nbs/04_transition.ipynb #00100001
 def confident_joint(
@@ -296,7 +292,7 @@ def several_transitions(
 )->list: # For each power what `split_transitions` gives: split → T, (K, K)
     "`split_transitions` at several powers, each from where the one before has led."
     y, p, split, known = _unpack(preds, pred_probs)
-    rows = _sample(y, known, max(50_000, min(500*p.shape[1], 10**8//p.shape[1])))   # at most 400 MB, or 50,000 rows
+    rows = _sample(y, known, max(50_000, min(500*p.shape[1], 5*10**7//p.shape[1])))   # at most 200 MB, or 50,000 rows
     every, names = list(dict.fromkeys(split)), list(dict.fromkeys(split[rows]))
     some = np.full(len(y), -1)
     some[rows] = y[rows]
