@@ -61,7 +61,7 @@ test-labelstudio: $(READY) $(LABELSTUDIO)    ## The backend against a real Label
 tutorials: $(READY) $(LABELSTUDIO)    ## The tutorials in their small setting; their data lie in fastai's data folder or are downloaded
 	$(TESTENV) PATH="$(CURDIR)/$(BIN):$$PATH:$(abspath $(dir $(LABELSTUDIO)))" python tools/tutorials.py
 
-bench: $(READY)    ## What is faster, and by how much: an hour, 16 GB of memory, a machine that does nothing else
+bench: $(READY)    ## What is faster, and by how much; it takes 16 GB of memory, and a machine that does nothing else
 	$(TESTENV) python benchmarks/bench.py run
 
 docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
