@@ -14,9 +14,10 @@ machine that made them; `run` makes those of a part anew. The parts:
 import argparse, json, os, platform, re, subprocess, sys, time
 from pathlib import Path
 
+from labels import SIZES
+
 HERE = Path(__file__).parent
 OUT = HERE/'bench.json'
-SIZES = ['1000000x10', '1000000x100', '100000x1000', '1280000x1000']
 IMPORTS = {'pandas': 'import pandas', 'fastclean.issues': 'import fastclean.issues', 'fastai.vision.all': 'import fastai.vision.all', 'fastclean.all': 'import fastai.vision.all, fastclean.all'}
 
 def machine():
@@ -32,10 +33,9 @@ def said(*command):
 
 def labels(repeats):
     for size in SIZES:
-        for r in range(repeats):
-            for which in ('fastclean', 'cleanlab'):
-                o = json.loads(said(HERE/'labels.py', '--one', '--sizes', size, '--which', which)[-1])
-                yield dict(case=size, which=which, seconds=o['seconds'], processor=o['processor'], peak_gb=o['peak_gb'], flagged=o['flagged'], precision=o['precision'], recall=o['recall'])
+        for line in said(HERE/'labels.py', '--sizes', size, '--repeats', repeats):
+            o = json.loads(line)
+            yield dict(case=size, **{k: o[k] for k in ('which', 'seconds', 'processor', 'peak_gb', 'flagged', 'precision', 'recall')})
 
 def imports(repeats):
     for r in range(repeats + 2):

@@ -5,12 +5,14 @@
     python benchmarks/labels.py --sizes 200000x1000 --profile                      # where the time goes
 
 Each measurement is a process of its own that makes the same simulated probabilities first, a tenth of the labels wrong. Time is that of the call, its imports included; memory is the peak of the whole process, array
-included. `--threads` is for both; cleanlab's filter is the one it uses by default, which has no more of them by `n_jobs`: it would copy the array.
+included. cleanlab's filter is its default one, in one process: with more it would copy the array.
 """
 import argparse, json, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
+
+SIZES = ['1000000x10', '1000000x100', '100000x1000', '1280000x1000']
 
 def simulate(n, K, path=None, block=2**24):
     "Labels of which a tenth are wrong, and probabilities, made a part at a time."
@@ -54,7 +56,7 @@ def measure(which, n, K, mapped, profile):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--sizes', nargs='*', default=['1000000x10', '1000000x100', '100000x1000', '1280000x1000'], help='items x classes')
+    p.add_argument('--sizes', nargs='*', default=SIZES, help='items x classes')
     p.add_argument('--which', nargs='*', default=['fastclean', 'cleanlab'])
     p.add_argument('--repeats', type=int, default=3)
     p.add_argument('--mapped', action='store_true', help='map the probabilities from a file')

@@ -497,7 +497,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastclean.core.concat_predictions': ('core.html#concat_predictions', 'fastclean/core.py'),
                                 'fastclean.core.decode_name': ('core.html#decode_name', 'fastclean/core.py'),
                                 'fastclean.core.encode_name': ('core.html#encode_name', 'fastclean/core.py'),
-                                'fastclean.core.lost_workers': ('core.html#lost_workers', 'fastclean/core.py'),
                                 'fastclean.core.number_repeats': ('core.html#number_repeats', 'fastclean/core.py'),
                                 'fastclean.core.optional_import': ('core.html#optional_import', 'fastclean/core.py'),
                                 'fastclean.core.seeded': ('core.html#seeded', 'fastclean/core.py'),
@@ -2038,4 +2037,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastclean.undo._problems': ('undo.html#_problems', 'fastclean/undo.py'),
                                 'fastclean.undo._same': ('undo.html#_same', 'fastclean/undo.py'),
                                 'fastclean.undo._undo': ('undo.html#_undo', 'fastclean/undo.py'),
-                                'fastclean.undo.undo': ('undo.html#undo', 'fastclean/undo.py')}}}
+                                'fastclean.undo.undo': ('undo.html#undo', 'fastclean/undo.py')},
+            'fastclean.workers': { 'fastclean.workers.in_workers': ('workers.html#in_workers', 'fastclean/workers.py'),
+                                   'fastclean.workers.lost_workers': ('workers.html#lost_workers', 'fastclean/workers.py'),
+                                   'fastclean.workers.parallel_jobs': ('workers.html#parallel_jobs', 'fastclean/workers.py')}}}

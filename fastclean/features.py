@@ -18,14 +18,14 @@ import timm
 import torch
 from fastai.torch_core import default_device
 from fastprogress.fastprogress import progress_bar
-from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from .core import check_features, lost_workers
+from .core import check_features
 from .identity import digest
+from .workers import in_workers, lost_workers, parallel_jobs
 
 # %% ../nbs/05_features.ipynb #00000005
 BACKBONE = 'efficientnet-lite0'
@@ -167,17 +167,14 @@ def _share(make, todo, cache):
 
 def _made(make, todo, cache):
     "Parts as they come: one after the other, or several at a time where joblib's `parallel_config` says so."
-    backend = get_active_backend()[0]
-    if not todo or getattr(backend, 'uses_threads', False) or ('joblib._parallel_backends' in type(backend).__module__ and effective_n_jobs(None) == 1):
+    if not todo or getattr(get_active_backend()[0], 'uses_threads', False) or (jobs := parallel_jobs(len(todo))) == 1:
         for rows in progress(todo, 'features'):
             made = make(rows)
             if cache: _keep(cache, rows, *made)
             yield rows, made
         return
-    k = min(len(todo), 4*effective_n_jobs(None))   # few shares: each carries the names of all items to a worker
-    shares = [todo[i::k] for i in range(k)]
-    how = 'generator_unordered' if backend.supports_return_generator else 'list'
-    for share in progress_bar(Parallel(return_as=how)(delayed(_share)(make, o, cache) for o in shares), total=len(shares), leave=False):
+    k = min(len(todo), 4*jobs)   # few shares: each carries the names of all items to a worker
+    for share in progress_bar(in_workers(_share, [(make, todo[i::k], cache) for i in range(k)]), total=k, leave=False):
         for rows, made in share:
             if cache and made: _keep(cache, rows, *made)
             yield rows, made or _kept(cache, rows)

@@ -21,13 +21,13 @@ from fastai.data.core import TfmdDL
 from fastai.learner import Learner
 from fastai.torch_core import distrib_barrier, get_model, num_distrib, rank_distrib
 from fastprogress.fastprogress import progress_bar
-from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
-from .core import check_pred_probs, lost_workers, seeded
+from .core import check_pred_probs, seeded
 from .folds import FoldCache
 from .identity import as_array, describe
 from .targets import SoftTargets
+from .workers import in_workers, lost_workers, parallel_jobs
 from .loaders import fold_dls, is_multi_label, learner_probs, plain_dl, subset
 
 # %% ../nbs/08_foldtask.ipynb #00000007
@@ -252,11 +252,10 @@ def from_first(
 
 def _n_parallel(n):
     "How many folds run at a time."
-    backend = get_active_backend()[0]
-    jobs = min(effective_n_jobs(None), n)
-    if jobs > 1 and getattr(backend, 'uses_threads', False):
+    jobs = parallel_jobs(n)
+    if jobs > 1 and getattr(get_active_backend()[0], 'uses_threads', False):
         raise ValueError("folds cannot share a process, whose random numbers are one for all: use processes, as in parallel_config('loky', n_jobs=2)")
-    return jobs if 'joblib._parallel_backends' in type(backend).__module__ else max(jobs, 2)   # one worker of a cluster is not this process
+    return jobs
 
 def _one_by_one(job, todo):
     for f in todo:
@@ -266,8 +265,7 @@ def _one_by_one(job, todo):
 
 def _at_once(job, todo, n):
     job.quiet, job.home = True, (socket.gethostname(), os.getpid(), max(1, torch.get_num_threads() // n))
-    how = 'generator_unordered' if get_active_backend()[0].supports_return_generator else 'list'
-    return progress_bar(Parallel(return_as=how)(delayed(run_fold)(job, f) for f in todo), total=len(todo))
+    return progress_bar(in_workers(run_fold, [(job, f) for f in todo]), total=len(todo))
 
 def run_folds(
     job:FoldJob, # The run, with an open cache

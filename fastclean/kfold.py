@@ -195,7 +195,8 @@ class KFoldLearner:
     # ---- fitting
     def _fit(self, call):
         "Run the folds that are not in the cache."
-        first = from_first(None) is None and not rank_distrib()   # of several processes that train each fold together
+        from_first(None)   # several processes that train each fold together must know of each other
+        first = not rank_distrib()
         if self._parts is None: self._parts = read_parts(self.dls)
         one_pass(self.dls)
         job = FoldJob(self.dls, self.learner_fn, self.fold, [p.ok for p in self._parts], self.vocab, call, self.seed)

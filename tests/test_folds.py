@@ -176,7 +176,8 @@ def test_a_killed_run_leaves_no_lock(tmp_path, how):
     p.wait()
     for _ in range(50):   # a forked child lets go of the file a moment later, where the machine is busy
         try:
-            with FoldCache(tmp_path, dict(a=1)).open() as c: return c.here()
+            with FoldCache(tmp_path, dict(a=1)).open() as c: assert c.here()
+            return
         except CacheLockedError: time.sleep(.1)
     raise AssertionError('still locked')
 
