@@ -73,7 +73,7 @@ def check_pred_probs(
     if n is not None and len(p) != n: raise ValueError(f'pred_probs has {len(p):,} rows for {n:,} items: each item must be predicted exactly once')
     if n_classes is not None and p.shape[1] != n_classes: raise ValueError(f'pred_probs has {p.shape[1]} columns for {n_classes} classes')
     p = p.astype(np.float32, copy=False)
-    sums = p.sum(1, dtype=np.float64)
+    sums = p@np.ones(p.shape[1], np.float32)
     if (bad := ~np.isfinite(sums)).any(): raise ValueError(f'pred_probs has NaN or infinite values in rows {_first(bad)}')
     if len(p) and (p.min() < 0 or (multi_label and p.max() > 1)):
         raise ValueError(f'pred_probs must lie between 0 and 1; outside are rows {_first(((p < 0) | (p > 1)).any(1))}')

@@ -18,16 +18,16 @@ from .core import Predictions, check_labels, check_pred_probs
 
 # %% ../nbs/04_transition.ipynb #00000007
 def _logs(p):
-    "Logarithms, up to what makes the largest of each row 0."
+    "Logarithms; a probability of 0 counts as 1e-7."
     q = np.maximum(p, 1e-7, dtype=np.float32)
-    np.log(q, out=q)
-    q -= q.max(1, keepdims=True, initial=-100)
-    return q
+    return np.log(q, out=q)
 
 def _exp(logs, t):
     "p to the power t, up to a factor for each row."
     q = logs*np.float32(t)
-    np.maximum(q, -50, out=q)   # numbers near the smallest ones are ten times slower
+    if t > 4:   # of powers up to that even the smallest number is a normal one
+        q -= q.max(1, keepdims=True, initial=-1000)
+        np.maximum(q, -50, out=q)
     return np.exp(q, out=q)
 
 def _row_sums(q): return q@np.ones((q.shape[1], 1), q.dtype)
@@ -125,7 +125,7 @@ def _bayes(logs, y, T, t):
     w, has = _exp(logs, t), y >= 0
     if has.all(): w *= T[y]
     else: w[has] *= T[y[has]]
-    w /= np.maximum(_row_sums(w), 1e-30)
+    w /= np.maximum(_row_sums(w), 1e-37)
     return w
 
 def _unpack(preds, pred_probs=None):
@@ -142,9 +142,10 @@ def _unpack(preds, pred_probs=None):
     if len(y) != len(p): raise ValueError(f'{len(y):,} labels for {len(p):,} rows of pred_probs')
     return y, p, np.full(len(y), 'train', dtype=object), np.full(len(y), -1)
 
-def _cores():
+def _threads(size):
+    "How many are worth it for so many numbers."
     from joblib import cpu_count
-    return cpu_count()
+    return 1 if size < 10**7 else cpu_count()
 
 def _in_threads(f, todo, threads):
     "What `f` gives for each, in order; threads work a few steps ahead."
@@ -184,7 +185,7 @@ def posterior_blocks(
         logs = _logs(p[at])
         readings = [_reading(at, logs, t, T) for t, T in zip(powers, Ts)]
         return at, readings if several else readings[0]
-    yield from _in_threads(_block, range(0, len(y), size), 1 if p.size < 10**7 else _cores())
+    yield from _in_threads(_block, range(0, len(y), size), _threads(p.size))
 
 # %% ../nbs/04_transition.ipynb #00100001
 def confident_joint(
@@ -216,16 +217,20 @@ GRID = 2.**np.arange(-1, 2.01, 1/3)   # powers that are tried: .5 to 4
 
 def _voices(y, p, known):
     "Over the grid: log-likelihood of the labels, number of items that are flagged, and what a person's answers say."
-    A, groups, steps, found = None, _grouped(y, p), min(40, max(10, 2*10**8//max(p.size, 1))), np.zeros((3, len(GRID)))
-    for i, t in enumerate(GRID):
-        at_power = _at_power(groups, t)
-        A = _channel(at_power, known, _prior(p.shape[1]), A, steps)
-        for j, at, w in at_power:
-            w *= A[j]
-            total, sure = w.sum(1), known[at] >= 0
-            right = w[sure, known[at][sure]]/total[sure]
-            found[:, i] += np.log(total, dtype=np.float64).sum(), (2*w[:, j] < total).sum(), np.log(np.maximum(right, .1), dtype=np.float64).sum()
-    return found[0], np.maximum.accumulate(found[1]), found[2]
+    groups, steps = _grouped(y, p), min(40, max(10, 2*10**8//max(p.size, 1)))
+    def _half(powers):   # each from where the one before has led
+        A, found = None, np.zeros((3, len(powers)))
+        for i, t in enumerate(powers):
+            at_power = _at_power(groups, t)
+            A = _channel(at_power, known, _prior(p.shape[1]), A, steps)
+            for j, at, w in at_power:
+                w *= A[j]
+                total, sure = w.sum(1), known[at] >= 0
+                right = w[sure, known[at][sure]]/total[sure]
+                found[:, i] += np.log(total, dtype=np.float64).sum(), (2*w[:, j] < total).sum(), np.log(np.maximum(right, .1), dtype=np.float64).sum()
+        return found
+    lik, count, answers = np.concatenate([*_in_threads(_half, np.split(GRID, 2), _threads(p.size))], axis=1)
+    return lik, np.maximum.accumulate(count), answers
 
 def _sample(y, known, n=20_000):
     "Labelled rows that are enough to choose one number, all verified ones among them."
@@ -290,19 +295,19 @@ def several_transitions(
     powers, # List of powers
     strength:float=50., # As in `split_transitions`
 )->list: # For each power what `split_transitions` gives: split → T, (K, K)
-    "`split_transitions` at several powers, each from where the one before has led."
+    "`split_transitions` at several powers."
     y, p, split, known = _unpack(preds, pred_probs)
     rows = _sample(y, known, max(50_000, min(500*p.shape[1], 5*10**7//p.shape[1])))   # at most 200 MB, or 50,000 rows
     every, names = list(dict.fromkeys(split)), list(dict.fromkeys(split[rows]))
     some = np.full(len(y), -1)
     some[rows] = y[rows]
-    A, groups, out = None, _grouped(some, p), []
-    for t in powers:
+    groups = _grouped(some, p)
+    def _at(t):
         at_power = _at_power(groups, t)
-        A = _channel(at_power, known, _prior(p.shape[1]), A)
+        A = _channel(at_power, known, _prior(p.shape[1]))
         def _own(s): return _channel([(j, at[m], q[m]) for j, at, q in at_power if (m := split[at] == s).any()], known, strength*A)
-        out.append({s: np.ascontiguousarray((_own(s) if s in names and len(names) > 1 else A).T) for s in every})
-    return out
+        return {s: np.ascontiguousarray((_own(s) if s in names and len(names) > 1 else A).T) for s in every}
+    return [*_in_threads(_at, powers, _threads(len(rows)*p.shape[1]))]
 
 def label_posterior(
     preds, # `Predictions`, or labels, (n,)

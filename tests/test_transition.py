@@ -44,15 +44,22 @@ def test_leaps_end_where_single_steps_do():
     assert len(taken) < 200
 
 def test_threads_change_nothing(monkeypatch):
-    rng = np.random.default_rng(0)
-    p = rng.random((17_000, 1000), dtype=np.float32)**8   # enough for threads
-    p /= p.sum(1, keepdims=True)
-    y = rng.integers(1000, size=17_000)
+    _, _, y, p = population(n=3000, rate=.2)
     rec = Predictions.from_arrays(y, p)
-    monkeypatch.setattr(transition, '_cores', lambda: 3)
-    w = label_posterior(rec, T=np.eye(1000) + 1e-4, sharpen=1.)
-    monkeypatch.setattr(transition, '_cores', lambda: 1)
-    assert np.array_equal(w, label_posterior(rec, T=np.eye(1000) + 1e-4, sharpen=1.))
+    def found(threads):
+        monkeypatch.setattr(transition, '_threads', lambda size: threads)
+        return plausible_sharpening(rec), label_posterior(rec), np.concatenate([w for _, w in posterior_blocks(rec, size=100)])
+    (one, whole, blocks), (several, *others) = found(1), found(3)
+    assert one == several and all(np.array_equal(whole, o) for o in (blocks, *others))
+
+@pytest.mark.parametrize('power', [.5, 2., 4., 6., 20.])
+def test_the_posterior_of_impossible_labels_sums_to_one(power):
+    "A model that is certain, and a T that says it cannot be so."
+    p = np.full((3, 1000), 1e-12); p[0, 3] = p[1, 3] = 1; p[2] = 1/1000
+    T = np.full((1000, 1000), 1e-9, np.float32); T[3, 4] = 0; np.fill_diagonal(T, 1)
+    w = posterior([4, 3, 7], p, T, power)
+    assert np.allclose(w.sum(1), 1, atol=1e-4) and (w >= 0).all()
+    assert w.argmax(1).tolist() == [4, 3, 7]
 
 @pytest.mark.parametrize('rate', [.05, .25, .5])
 def test_recovers_the_matrix(rate):
