@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import numpy as np
 import typer
 
-from .core import CacheLockedError, FastcleanWarning, atomic_path, encode_name, to_jsonable
+from .core import CacheLockedError, FastcleanWarning, atomic_path, encode_name, sweep_killed, to_jsonable
 
 # %% ../nbs/14_cli.ipynb #00000005
 app = typer.Typer(help='Find the wrong labels in a data set.', add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -64,6 +64,7 @@ def claim_output(
     "Make the output folder ours, or say why it cannot be."
     out, settings = Path(out), json.loads(json.dumps(to_jsonable(settings)))
     if out.exists() and not out.is_dir(): raise ValueError(f'--out: {encode_name(out)} is a file')
+    sweep_killed(out)
     there = None
     if out.is_dir() and any(out.iterdir()):
         try: there = json.loads((out/'source.json').read_text(encoding='utf-8'))['settings']

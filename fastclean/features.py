@@ -8,7 +8,8 @@ __all__ = ['BACKBONE', 'Backbone', 'load_backbone', 'progress', 'to_rgb', 'in_pa
 # %% ../nbs/05_features.ipynb #00000002
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from joblib.parallel import get_active_backend
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .core import check_features
 from .identity import digest
@@ -114,6 +116,19 @@ def _half(device):
     if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'): return torch.bfloat16
     return None
 
+def _fused(model, size, device):
+    "A copy whose batch-norm layers are part of the convolutions before them; the model itself if the copy computes something else."
+    copy = deepcopy(model)
+    for m in list(copy.modules()):
+        layers = list(m.named_children())
+        for (_, conv), (name, norm) in zip(layers, layers[1:]):
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats and norm.num_features == conv.out_channels): continue
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            setattr(m, name, getattr(norm, 'act', nn.Identity()))   # timm's layers have their activation in them
+    x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
+    with torch.inference_mode(): as_before = torch.allclose(copy(x), model(x), rtol=1e-3, atol=1e-3)
+    return copy.requires_grad_(False) if as_before else model
+
 def _thumbnail(x, side=16):
     "Grey pixels of a small copy, (n, side²), in [0, 1]."
     return nn.functional.adaptive_avg_pool2d(x.float().mean(1, keepdim=True)/255, side).flatten(1)
@@ -200,7 +215,7 @@ def image_features(
     n:int, # Number of images
     backbone:Backbone|None=None, # The network; default EfficientNet-Lite0
     size:int=160, # Side that images are squeezed to, in pixels
-    bs:int=64, # Images per batch
+    bs:int|None=None, # Images per batch; default 64 on a GPU, and 16 on a processor, whose cache holds no more
     cache=None, # An open `FoldCache`, to keep finished parts on disk and go on after an interruption
     chunk:int=1024, # Images per part
 )->tuple: # Features, (n, d) float16, zero where unreadable; dict from position to what went wrong
@@ -210,8 +225,9 @@ def image_features(
 def _image_part(get, backbone, size, bs, idx):
     "Features of the images at some positions, and what went wrong."
     device = default_device() if torch.cuda.is_available() else torch.device('cpu')
-    backbone.model.to(device, memory_format=torch.channels_last)
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool: return _forward_all(pool.map(lambda i: _load(get, i, size), idx), idx, backbone, bs, device)
+    net = replace(backbone, model=_fused(backbone.model.to(device, memory_format=torch.channels_last), size, device))
+    bs = bs or (16 if device.type == 'cpu' else 64)
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool: return _forward_all(pool.map(lambda i: _load(get, i, size), idx), idx, net, bs, device)
 
 def _forward_all(loaded, idx, backbone, bs, device):
     feats, rows, images, errors = [], [], [], {}
