@@ -26,6 +26,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
 
 def _one_line(e):
     text = e.format_message() if hasattr(e, 'format_message') else str(e) or type(e).__name__
+    text = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', text)   # fastai's
     text = re.sub(r'\b(item_col|label_col|label_delim|text_col|valid_col|split_col|drop_unlabelled|label_from|filter_by|n_splits)\b', lambda m: '--' + m[1].replace('_', '-'), text)
     text = re.sub(r'\((cat|cont|ignore)\)', r'(--\1)', text)
     return ' '.join(encode_name(text).split())

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .callback.checkpoint import Checkpoint
-from .core import atomic_path, versions
+from .core import atomic_path, encode_name, versions
 from .data import Source
 from .decisions import leave_out
 from .featurefolds import FeatureFolds
@@ -211,7 +211,9 @@ def _rates(kind, mode, arch): return 1e-3 if mode == 'features' else dict(image=
 
 def _write_model(learn, history, out, about):
     "The exported learner and the plot."
-    with atomic_path(out/'export.pkl') as f: learn.path, name = f.parent, f.name; learn.export(name)
+    try:
+        with atomic_path(out/'export.pkl') as f: learn.path, name = f.parent, f.name; learn.export(name)
+    except RuntimeError as e: raise OSError(f'the model cannot be written to {encode_name(out)}: {e}') from e   # torch's word for a full disk
     with atomic_path(out/'history.png') as f: plot_history(history, about).savefig(f, format='png', dpi=130)
 
 def _write_division(learn, out):
@@ -257,7 +259,7 @@ def train_source(
     n, epochs, histories = len(dls.train_ds), epochs or default_epochs(len(dls.train_ds), mode, arch), []
     def _watch(step):
         histories.append(HistoryFile(out/'history.csv', step, [o.table for o in histories[-1:]], say, METHODS[method].course == 'gradual'))
-        return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute()), histories[-1], *track]
+        return [Checkpoint((work/f"training{'-' + step if step else ''}.pth").absolute(), replace=True), histories[-1], *track]
     with _no_bars(): learn = train_robust(judged, make, method, epochs, lr or _rates(src.kind, mode, arch), preds, seed=seed, watch=_watch)
     table = histories[-1].table
     result = _accuracy(learn, judged) | dict(valid_labels='given' if judged is dls else 'true', best_accuracy=float(table.accuracy[table.step == table.step.iloc[-1]].astype(float).max()))

@@ -27,7 +27,7 @@ from fastclean.callback.elr import ELR
 from fastclean.callback.joint import JointOptimization
 from fastclean.callback.noise_layers import NNAQC, InstanceTransition, NoiseAdaptation, NoiseLayer
 from fastclean.callback.weights import SampleWeights
-from fastclean.core import Predictions, seeded
+from fastclean.core import FastcleanWarning, Predictions, seeded
 from fastclean.issues import find_label_issues
 from fastclean.kfold import KFoldLearner
 from fastclean.losses import GeneralizedCrossEntropy
@@ -358,6 +358,12 @@ def test_files_that_are_no_checkpoints(whole_file, tmp_path):
     for b in broken(whole_file): f.write_bytes(b); refused(); assert f.read_bytes() == b
     for o in (1, [1], dict(kind='another'), net().state_dict(), torch.zeros(2)): torch.save(o, f); refused()
     f.unlink(); f.mkdir(); refused()
+
+def test_a_damaged_file_of_ours_is_written_over(whole_file, tmp_path):
+    f = tmp_path/'c'
+    f.write_bytes(whole_file[:len(whole_file)//2])
+    with pytest.warns(FastcleanWarning, match='c is damaged: the training begins anew'): assert same(train([Checkpoint(f, replace=True)]), train())
+    assert same(train([Checkpoint(f, replace=True)]), train())      # and it is whole again
 
 class Evil:
     def __reduce__(self): return os.mkdir, (Evil.path,)

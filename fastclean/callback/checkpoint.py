@@ -8,6 +8,7 @@ __all__ = ['Checkpoint']
 # %% ../../nbs/16f_checkpoint.ipynb #00000002
 import pickle, random, tempfile
 from pathlib import Path
+from warnings import warn
 from weakref import ref
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from .core import Begin
-from ..core import atomic_path
+from ..core import FastcleanWarning, atomic_path
 from ..identity import describe, digest
 from ..loaders import _target_tl, given_labels, item_names
 
@@ -102,7 +103,8 @@ class Checkpoint(Begin, Callback):
     _over = False
     def __init__(self,
         fname, # File, in the learner's folder unless its path is absolute; one for each training
-    ): self.fname, self.rows, self.fits = Path(fname), [], []
+        replace=False, # Whether a damaged file is written over, with a warning; default it is an error, since it might be something else
+    ): self.fname, self.replace, self.rows, self.fits = Path(fname), replace, [], []
 
     @property
     def file(self)->Path: # Made by the first epoch
@@ -116,8 +118,9 @@ class Checkpoint(Begin, Callback):
         if not self.file.exists(): return self._try_folder()
         try: saved = torch.load(self.file, map_location='cpu', weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError): saved = None
-        if not isinstance(saved, dict) or saved.get('kind') != _KIND: self._refuse('cannot be read as a checkpoint')
-        return _back(saved)
+        if isinstance(saved, dict) and saved.get('kind') == _KIND: return _back(saved)
+        if not self.replace: self._refuse('cannot be read as a checkpoint')
+        warn(f'{self.file} is damaged: the training begins anew', FastcleanWarning, stacklevel=2)
 
     def _try_folder(self):
         "Better now than after an epoch."
