@@ -226,11 +226,13 @@ def corrupt(work, n, rng):
     bad = rng.sample(files, n//20)
     for f in bad: unreadable(f, rng)
     seconds = complete(['find', src, '--out', out, '--size', '32'], log)
-    aside = {o if isinstance(o, str) else o.get('item', o) for o in json.loads((out/'summary.json').read_text())['unreadable']}
-    names = {f.relative_to(src).as_posix() for f in bad}
+    summary = json.loads((out/'summary.json').read_text())
+    aside = {o if isinstance(o, str) else o.get('item', o) for o in summary['unreadable']}
+    names, links = {f.relative_to(src).as_posix() for f in bad if not f.is_symlink()}, sum(f.is_symlink() for f in bad)
     wrong = '' if aside == names else f'{len(names - aside)} that cannot be read were not set aside, and {len(aside - names)} others were; '
+    if summary['settings']['passed_over'].get('broken links') != links: wrong += 'broken links were not counted; '
     if len(pd.read_csv(out/'issues.csv')) != n - len(bad): wrong += 'other rows; '
-    return dict(command='find', fault='corrupt', struck=True, code=0, said=f'{len(bad):,} of {n:,} images set aside, {seconds:.0f} s', wrong=wrong, again=None)
+    return dict(command='find', fault='corrupt', struck=True, code=0, said=f'{len(aside):,} of {n:,} images set aside, {links} broken links counted, {seconds:.0f} s', wrong=wrong, again=None)
 
 def run(a):
     rng, rows = random.Random(a.seed), []
