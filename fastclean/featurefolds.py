@@ -168,8 +168,8 @@ class FeatureFolds:
         self.train = self.split[self.ok] == 'train'
         self.y, self.known, self.map = y[self.train], self.verified[self.ok][self.train], None
         if self.kind == 'table': return
-        x = self.features[self.ok].astype(np.float32)
-        self.map = KernelMap(seed=self.seed).fit(x[self.train])
+        x = _rows(self.features, self.ok)
+        self.map = KernelMap(seed=self.seed).fit(_rows(x, self.train))
         self._reduced = self.map.reduce(x)
         self._count_words()
         self.outlier = outlier_scores(self._reduced, np.zeros(len(y), int) if self.multi_label else y, x)
@@ -186,7 +186,8 @@ class FeatureFolds:
     def _mapped(self, x, texts=None):
         "What the heads see of items: their features, and for texts their words."
         z = self.map(x)
-        return np.concatenate([z, self.word_map(self.words(texts))], 1) if self.words else z
+        if not self.words: return z
+        return np.concatenate([z, self.word_map(self.words(texts)) if len(x) else np.zeros((0, len(self.word_map.centre)), np.float32)], 1)
 
     def _find_twins(self):
         "Join the groups of items with those of their twins."
@@ -196,7 +197,7 @@ class FeatureFolds:
         if self.kind == 'text':
             same, compare = same_texts(self._texts), Texts(self._texts)
         else:
-            get, rows = _reader(self.datasets), self.features[self.ok]
+            get, rows = _reader(self.datasets), _rows(self.features, self.ok)
             same, compare = same_rows(rows), Pictures(lambda i: get(at[i]), len(at), rows[:, -256:].astype(np.float32).reshape(-1, 16, 16))
             files = _files(self.datasets)
             if files is not None: same = join_groups(same, same_files([files[i] for i in at]))
@@ -230,26 +231,25 @@ class FeatureFolds:
     # ---- fitting
     def _prepare(self):
         "What all folds share; nothing of it looks at a label."
-        if self.kind == 'table':
-            self._z = self.features[self.ok]
-            self._heads = SklearnHeads(self._z[self.train], self.fold, self.head)
-            return
-        r = self._reduced
+        x, r = _rows(self.features, self.ok), None if self.kind == 'table' else self._reduced
+        if self.kind == 'table' or self.head is not None:
+            self._z, self._z_other = ((x if r is None else r)[o] for o in (self.train, ~self.train))
+        else: self._z, self._z_other = (self._mapped(_rows(x, o), [t for t, keep in zip(getattr(self, '_texts', ()), o) if keep]) for o in (self.train, ~self.train))
+        if self.head is not None: self._heads = SklearnHeads(self._z, self.fold, self.head)
+        else:
+            views = [RidgeHeads(o, self.fold, multi_label=self.multi_label) for o in np.split(self._z, [len(self.map.centre)], 1) if o.shape[1]]
+            self._heads = JoinedHeads(*views) if len(views) > 1 else views[0]
+        if r is None: return
         self._base = r[self.train]
         more = -(-self.neighbours*self.n_splits//(self.n_splits - 1)) if self.neighbours else 0   # one fold's share of them may not vote
         self._near = nearest(self._base, more) if more else None
         self._near_other = nearest(self._base, more, r[~self.train]) if more else None
-        self._z = self._mapped(self.features[self.ok].astype(np.float32), getattr(self, '_texts', None)) if self.head is None else r
-        z = self._z[self.train]
-        if self.head is not None: self._heads = SklearnHeads(z, self.fold, self.head); return
-        views = [RidgeHeads(o, self.fold, multi_label=self.multi_label) for o in np.split(z, [len(self.map.centre)], 1) if o.shape[1]]
-        self._heads = JoinedHeads(*views) if len(views) > 1 else views[0]
 
     def _fit_fold(self, k):
         "Probabilities of the items of fold k and of the items that no fold holds; the head."
         held, made = self.fold == k, {}
         for r, (head, targets) in enumerate(each_round(self._heads, self.y, len(self.vocab), k, self.rounds, known=self.known), 1):
-            out = dict(held=head(self._z[self.train][held]), other=head(self._z[~self.train]), targets=targets.astype(np.float16))
+            out = dict(held=head(self._z[held]), other=head(self._z_other), targets=targets.astype(np.float16))
             if self.neighbours:
                 idx, sim = self._near
                 out['held'] = self._join(out['held'], neighbour_vote(idx[held], sim[held], targets, ~held))
@@ -299,7 +299,7 @@ class FeatureFolds:
         names = item_names(dl.dataset, self.dls.path)
         with contextlib.ExitStack() as stack: feats, errors = self._features(stack, [dl.dataset], names)
         ok = np.ones(len(names), bool); ok[list(errors)] = False
-        x = feats[ok].astype(np.float32)
+        x = _rows(feats, ok)
         z, near = self._mapped(x, [o for o, t in zip(raw_texts(dl.dataset, self.texts), ok) if t] if self.words else None), nearest(self._base, self._near[0].shape[1], self.map.reduce(x)) if self.neighbours else None
         p = np.zeros((len(x), len(self.vocab)), np.float32)
         for k, f in enumerate(folds):
@@ -310,6 +310,8 @@ class FeatureFolds:
         new, group = number_repeats(taken)
         test = Predictions.from_arrays(y, self._rows(p/self.n_splits), self.vocab, new[len(record):], np.where(has, 'test', 'unlabelled'), extra=pd.DataFrame(dict(group=group[len(record):])))
         return concat_predictions(record, test)
+
+def _rows(a, keep): return a if keep.all() else a[keep]   # without a copy where there is nothing to leave out
 
 def _raw_items(ds):
     items = getattr(ds, 'items', None)

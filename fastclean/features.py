@@ -201,14 +201,19 @@ def in_parts(
     cache=None, # An open `FoldCache`, to keep finished parts on disk and go on after an interruption
 )->tuple: # Features, (n, d) float16, zero where a part has none; dict from position to what went wrong
     "Features of many items, part by part."
-    every = [range(s, min(s + chunk, n)) for s in range(0, n, chunk)]
-    parts = {rows: kept for rows in every if cache and (kept := _kept(cache, rows))}
+    every, out, errors = [range(s, min(s + chunk, n)) for s in range(0, n, chunk)], np.zeros((n, 0), np.float16), {}
+    def _each():
+        todo = []
+        for rows in every:
+            if cache and (kept := _kept(cache, rows)): yield rows, kept
+            else: todo.append(rows)
+        yield from _made(make, todo, cache)
     with lost_workers(lambda: f'{len([rows for rows in every if cache and _kept(cache, rows)])} of {len(every)} parts'):
-        parts.update(_made(make, [rows for rows in every if rows not in parts], cache))
-    errors = {i: e for rows in every for i, e in parts[rows][1].items()}
-    d = max((p.shape[1] for p, _ in parts.values()), default=0)
-    parts = [parts.pop(rows)[0] for rows in every]
-    return np.concatenate([p if p.shape[1] == d else np.zeros((len(p), d), np.float16) for p in parts]) if parts else np.zeros((0, 0), np.float16), errors
+        for rows, (part, bad) in _each():
+            if not out.shape[1]: out = np.zeros((n, part.shape[1]), np.float16)
+            if part.shape[1]: out[rows.start:rows.stop] = part   # none where no item of a part can be read
+            errors |= bad
+    return out, dict(sorted(errors.items()))
 
 def image_features(
     get, # Function from a position to an image (PIL, array or tensor); it raises what it likes where there is none to read
@@ -250,11 +255,11 @@ def nearest(
     block:int|None=None, # Rows at a time; default so many as take 256 MB
 )->tuple: # Positions, (m, k) int, and cosines, (m, k) float32, the nearest first
     "Exact nearest neighbours by cosine."
-    x = nn.functional.normalize(torch.from_numpy(check_features(x)), dim=1)
-    q = x if query is None else nn.functional.normalize(torch.from_numpy(check_features(query)), dim=1)
+    def _unit(o): return nn.functional.normalize(torch.from_numpy(check_features(o)), dim=1)
+    x = _unit(x)
     k, idx, sim, block = min(k, len(x) - (query is None)), [], [], block or max(1, 2**26//max(len(x), 1))
-    for s in range(0, len(q), block):
-        c = q[s:s+block]@x.T
+    for s in range(0, len(x if query is None else query), block):
+        c = (x[s:s+block] if query is None else _unit(query[s:s+block]))@x.T
         if query is None: c[torch.arange(len(c)), torch.arange(s, s + len(c))] = -2
         v, i = c.topk(k, 1)
         idx.append(i); sim.append(v)

@@ -19,6 +19,18 @@ from .core import check_features
 from .transition import estimate_transition, posterior
 
 # %% ../nbs/09_heads.ipynb #00000007
+def _in_blocks(f, x, d, block=8192):
+    "What a function makes of rows, (n, d) float32, so that no second copy of all of them is in memory."
+    out = np.empty((len(x), d), np.float32)
+    for s in range(0, len(x), block): out[s:s+block] = f(x[s:s+block])
+    return out
+
+def _moments(x, block=8192):
+    "Mean and standard deviation of each feature, whatever their precision."
+    parts = [(o.sum(0, dtype=np.float64), np.einsum('ij,ij->j', o, o, dtype=np.float64)) for s in range(0, len(x), block) if len(o := check_features(x[s:s+block]))]
+    mean, square = (sum(o)/len(x) for o in zip(*parts))
+    return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
+
 class KernelMap:
     "Nyström features of a Gaussian kernel: inner products of the mapped items are kernels of the items."
     def __init__(self,
@@ -32,10 +44,11 @@ class KernelMap:
         x, # Features of the training items, (n, d)
     )->'KernelMap': # Itself
         "Learn the map from features; labels have no part in it."
-        x, rng = check_features(x), np.random.default_rng(self.seed)
-        self.mean, self.scale = x.mean(0), 1/(x.std(0) + 1e-6)/np.float32(np.sqrt(x.shape[1]))
+        rng = np.random.default_rng(self.seed)
+        self.mean, std = _moments(x)
+        self.scale = 1/(std + 1e-6)/np.float32(np.sqrt(len(std)))
         some = np.sort(rng.choice(len(x), min(len(x), 20_000), replace=False))
-        z = (x[some] - self.mean)*self.scale
+        z = (check_features(x[some]) - self.mean)*self.scale
         d = min(self.n_components, *z.shape)
         self.directions = np.ascontiguousarray(eigh(z.T@z, subset_by_index=[z.shape[1] - d, z.shape[1] - 1])[1][:, ::-1], dtype=np.float32)
         at = np.sort(rng.choice(len(x), min(len(x), self.n_landmarks), replace=False))
@@ -52,7 +65,7 @@ class KernelMap:
         x, # Features, (n, d)
     )->np.ndarray: # (n, n_components)
         "Standardised features along their main directions: what neighbours are searched in."
-        return ((check_features(x) - self.mean)*self.scale)@self.directions
+        return _in_blocks(lambda o: ((check_features(o) - self.mean)*self.scale)@self.directions, x, self.directions.shape[1])
 
     def arrays(self,
         prefix:str='', # Before each name
@@ -76,10 +89,9 @@ class KernelMap:
 
     def __call__(self,
         x, # Features, (n, d)
-        block:int=8192, # Rows at a time
     )->np.ndarray: # Mapped, (n, m) float32
         "Map items."
-        return np.concatenate([self._kernel(x[s:s+block]) - self.centre for s in range(0, len(x), block)] or [np.zeros((0, len(self.centre)), np.float32)])
+        return _in_blocks(lambda o: self._kernel(o) - self.centre, x, len(self.centre))
 
 def _sq_dist(a, b): return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2*a@b.T, 0)
 

@@ -110,7 +110,7 @@ def test_words_are_a_second_view(tmp_path, features):
     one = FeatureFolds(dls, features_cache=features, rounds=1)
     kf = one.fit()
     assert {'kitchen', 'in the', 'the moon'} <= set(kf.words.terms)
-    z, held = kf._z[kf.train], kf.fold == 0
+    z, held = kf._z, kf.fold == 0
     kf._prepare()
     new = kf._heads.head(one_hot(kf.y, 2), 0)
     assert new.weights.shape[0] == z.shape[1] > kf._heads.views[0].z.shape[1]
