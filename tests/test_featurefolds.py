@@ -1,5 +1,5 @@
 "Features, heads and the strict rounds."
-import os, signal, warnings
+import os, signal, sys, warnings
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +214,27 @@ def test_features_in_two_processes_and_a_killed_one(tmp_path):
 
 def test_two_folds_are_too_few(folder, features):
     with pytest.raises(ValueError, match='n_splits must be 3 or more; got 2'): folds(folder, features, n_splits=2)
+
+@pytest.mark.parametrize('own', [True, False])
+def test_nearest_in_cells(own, monkeypatch):
+    "Beyond so many comparisons faiss finds nearly the same, never the item itself, and always k of them."
+    from fastclean import features
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 24))
+    x = (centres[rng.integers(40, size=3000)] + .5*rng.normal(size=(3000, 24))).astype(np.float32)
+    x[:3] = -50*centres.sum(0) + rng.normal(size=(3, 24))   # three that are far from all others: a cell of their own
+    query = None if own else x[::-1][:500] + .01
+    exact = features.nearest(x, 12, query)
+    monkeypatch.setattr(features, 'EXACT_UP_TO', 10**5)
+    idx, sim = features.nearest(x, 12, query, block=700)
+    assert idx.shape == exact[0].shape and sim.dtype == np.float32 and (idx >= 0).all() and (np.diff(sim, axis=1) <= 0).all()
+    if own: assert (idx != np.arange(3000)[:, None]).all()
+    assert np.mean([len(set(a) & set(b))/12 for a, b in zip(idx, exact[0])]) > .98 and all(len(set(o)) == 12 for o in idx)
+    z, q = (o/np.linalg.norm(o, axis=1, keepdims=True) for o in (x, x if own else query))
+    assert np.allclose(sim, np.einsum('id,ijd->ij', q, z[idx]), atol=1e-4)
+
+def test_without_faiss_it_is_said(monkeypatch):
+    from fastclean import features
+    monkeypatch.setattr(features, 'EXACT_UP_TO', 10)
+    monkeypatch.setitem(sys.modules, 'faiss', None)
+    with pytest.warns(FastcleanWarning, match='large'): assert features.nearest(np.eye(8, dtype=np.float32), 3)[0].shape == (8, 3)
