@@ -1,6 +1,6 @@
 """One command for all that is measured against a rival: `make bench`.
 
-    python benchmarks/bench.py run [--only labels imports report folds] [--repeats 3]
+    python benchmarks/bench.py run [--only labels imports report folds pass scaling neighbours] [--repeats 3]
     python benchmarks/bench.py table
 
 Ours and its rival are measured in turn, each in a process of its own, and compared by the medians of the same run; another machine gives other seconds and much the same ratios. Rows go to bench.json as they come, with the
@@ -9,7 +9,10 @@ machine that made them; `run` makes those of a part anew. The parts:
 - labels: `find_label_issues` and cleanlab's, from a million items of ten classes to 1.28 million of a thousand (a 5.1 GB array; it takes 16 GB of memory for cleanlab's sake);
 - imports: what `import` costs, beside what it stands on;
 - report: table, CSV and report of a million rows, with their memory (no rival);
-- folds: `fastclean`'s out-of-fold predictions of 1,000 photographs and the loop of fastai's tutorials, whose backbone is the same.
+- folds: `fastclean`'s out-of-fold predictions of 500 photographs, 300 tweets and 1,797 rows of a table, and the loop of fastai's tutorials; the backbone of the photographs is the same;
+- pass: that backbone over 1,000 photographs, beside a plain loader;
+- scaling: the heads and `find_label_issues` as items, classes and folds grow (no rival);
+- neighbours: of a million items in 1,280 dimensions; exact search is the rival, from a thousand of them.
 """
 import argparse, json, os, platform, re, subprocess, sys, time
 from pathlib import Path
@@ -46,11 +49,26 @@ def report(repeats):
     for line in said(HERE/'report.py'):
         if m := re.match(r'(.+?) +([\d.]+) s \(processor +([\d.]+) s\) +peak +([\d.]+) GB', line): yield dict(case=m[1], which='fastclean', seconds=float(m[2]), processor=float(m[3]), peak_gb=float(m[4]))
 
-def folds(repeats):
-    for line in said(HERE/'speed.py', '--n', 1000, '--ways', 'features', 'loop', 'features'):
-        if m := re.match(r"\{'way': '(\w+)', 'seconds': ([\d.]+), 'cpu': ([\d.]+), 'ap': ([\d.]+), 'f1': ([\d.]+)", line): yield dict(case='1,000 photographs', which=m[1], seconds=float(m[2]), processor=float(m[3]), f1=float(m[5]))
+def _ways(case, *args):
+    for line in said(HERE/'speed.py', *args):
+        if m := re.match(r"\{'way': '(\w+)', 'seconds': ([\d.]+), 'cpu': ([\d.]+), 'ap': ([\d.]+), 'f1': ([\d.]+)", line[line.find('{'):]): yield dict(case=case, which=m[1], seconds=float(m[2]), processor=float(m[3]), f1=float(m[5]))
 
-PARTS = dict(labels=labels, imports=imports, report=report, folds=folds)
+def folds(repeats):
+    for kind, n, case in (('image', 500, '500 photographs'), ('text', 300, '300 tweets'), ('table', 1797, '1,797 rows, 64 columns')): yield from _ways(case, '--kind', kind, '--n', n, '--ways', 'features', 'loop', 'features')
+
+def one_pass(repeats): yield from _ways('1,000 photographs', '--kind', 'pass', '--n', 1000)
+
+def scaling(repeats):
+    for line in said(HERE/'scaling.py'):
+        o = json.loads(line)
+        yield dict(case=f"{o['n']} items, {o['K']} classes, {o['folds']} folds", which='fastclean', **o)
+
+def neighbours(repeats):
+    o = json.loads(said(HERE/'neighbours.py')[-1])
+    yield dict(case='1,000,000 x 1,280', which='fastclean', **{k: o[k] for k in ('seconds', 'processor', 'peak_gb', 'recall')})
+    yield dict(case='1,000,000 x 1,280', which='exact', seconds=o['exact_seconds'])
+
+PARTS = {'labels': labels, 'imports': imports, 'report': report, 'folds': folds, 'pass': one_pass, 'scaling': scaling, 'neighbours': neighbours}
 
 def run(parts, repeats):
     made = json.loads(OUT.read_text()) if OUT.exists() else {}

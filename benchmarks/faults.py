@@ -8,7 +8,7 @@ Every command works on images of digits. It is disturbed, and then given again u
 disturbed run itself must have ended with an exit code and one line, not with a traceback. Faults:
 
 - kill, interrupt: SIGKILL and SIGINT at a random moment;
-- full: a file system that has no more room, somewhere between its first byte and its last (as root: a small tmpfs; else a limit to the size of a file);
+- full: a file system that has no more room, somewhere between its first byte and its last (as root: a small tmpfs; else a limit to the size of each file);
 - denied: output that may not be written to;
 - damaged: of a finished or a killed run a file is cut, emptied, or a byte of it changed; what the user was to read is taken away, so that the command has to make it again;
 - together: three runs at once with one output folder, and three with one cache of features;
@@ -95,7 +95,7 @@ def signalled(args, log, after, what):
         if (got := os.waitpid(pid, os.WNOHANG))[0]: return os.waitstatus_to_exitcode(got[1]), False
         time.sleep(.001)
     os.kill(pid, what)
-    return ended(pid), True
+    return (code := ended(pid)), code != 0   # it may just have ended
 
 # Faults: each gives the exit code and whether it struck.
 
@@ -105,20 +105,20 @@ def interrupt(t): return signalled(t.args, t.log, t.rng.random()*t.seconds, sign
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-    "A file system of so many bytes at a folder."
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder], check=True)
-    try: yield
-    finally: subprocess.run(['umount', folder], check=True)
+    "A file system of so many bytes at a folder; gives False where this user may not have one."
+    there = os.getuid() == 0 and subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder], stderr=subprocess.DEVNULL).returncode == 0
+    try: yield there
+    finally: there and subprocess.run(['umount', folder], check=True)
+
+def small_files(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 def full(t):
     used = sum(f.stat().st_blocks*512 for f in (t.work/'whole').rglob('*') if f.is_file())
     size, new = int(used*t.rng.random()) + 4096, t.work/'new'
-    if os.getuid(): return ended(start(t.args, t.log, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size//4, size//4)))), True
-    with small_disk(new, size):
-        code = ended(start(t.args, t.log))
+    with small_disk(new, size) as there:
+        code = ended(start(t.args, t.log, None if there else lambda: small_files(size//4)))
         shutil.copytree(new, t.work/'kept', symlinks=True)
-    shutil.copytree(t.work/'kept', new, symlinks=True, dirs_exist_ok=True)   # the disk has room again
-    shutil.rmtree(t.work/'kept')
+    t.empty(); shutil.rmtree(new); shutil.move(t.work/'kept', new)   # the disk has room again
     return code, code != 0
 
 def as_anybody():

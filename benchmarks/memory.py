@@ -65,7 +65,7 @@ class _Given:
         kf = object.__new__(FeatureFolds)
         y = np.load(w/'y.npy')
         kf.__dict__ |= dict(kind='image', seed=42, head=None, rounds=3, n_splits=5, neighbours=20, multi_label=False, features=np.load(w/'x.npy'), labels=y, ok=np.ones(n, bool), items=np.arange(n).astype(str), group=np.arange(n),
-                            split=np.full(n, 'train', object), verified=np.zeros(n, bool), vocab=list(range(10)), groups=None, datasets=[], twins=True, words=None, pairs=None)
+                            split=np.full(n, 'train', object), verified=np.zeros(n, bool), vocab=list(range(10)), groups=None, datasets=[], twins=True, words=None, pairs=None) | kwargs
         kf._reduce()
         return kf
 
@@ -109,7 +109,7 @@ def report(w, n):
     write_report(preds, found, w/'report.html', summary=summarise(preds, found), load=lambda o: picture, evidence=evidence)
 
 STAGES = dict(source=source, features=features, reduce=reduce, twins=twins, heads=heads, issues=issues, report=report)
-_IMPORTS = dict(source='data', features='features', reduce='featurefolds', twins='featurefolds', heads='featurefolds', issues='issues', report='report')
+_IMPORTS = dict(source=['data'], features=['features', 'folds'], reduce=['featurefolds'], twins=['featurefolds'], heads=['featurefolds'], issues=['issues'], report=['report', 'features'])
 
 def peak():
     "Largest resident size of this process in MB: of this program, not of the one that started it."
@@ -118,7 +118,7 @@ def peak():
 
 def one(stage, w, n):
     import importlib
-    importlib.import_module(f'fastclean.{_IMPORTS[stage]}')
+    for o in _IMPORTS[stage]: importlib.import_module(f'fastclean.{o}')
     before, start, cpu = peak(), time.perf_counter(), time.process_time()
     STAGES[stage](w, n)
     print(json.dumps(dict(n=n, stage=stage, seconds=round(time.perf_counter() - start, 1), processor=round(time.process_time() - cpu, 1), peak_mb=peak(), imports_mb=before)))

@@ -24,6 +24,10 @@ def _say(*lines):
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     if issubclass(category, FastcleanWarning): typer.echo(f'warning: {message}', err=True)
 
+def _stopped():
+    typer.echo('stopped; the same command goes on from here', err=True)
+    return 130
+
 def _one_line(e):
     text = e.format_message() if hasattr(e, 'format_message') else str(e) or type(e).__name__
     text = re.sub(r'^Exception occured in `\w+` when calling event `\w+`:', '', text)   # fastai's
@@ -43,11 +47,11 @@ def main(
     with warnings.catch_warnings():
         warnings.simplefilter('ignore'); warnings.simplefilter('always', FastcleanWarning)
         warnings.showwarning = _show_warning
-        try: return app(args, standalone_mode=False) or 0
-        except KeyboardInterrupt: typer.echo('stopped; the same command goes on from here', err=True); return 130
+        try: return _stopped() if (code := app(args, standalone_mode=False)) == 130 else code or 0   # Typer's code for an interrupt
+        except KeyboardInterrupt: return _stopped()
         except (ValueError, OSError, ImportError, MemoryError, CacheLockedError) as e: typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
         except Exception as e:
-            if type(e).__name__ == 'Abort': return 130
+            if type(e).__name__ == 'Abort': return _stopped()
             if type(e).__name__ not in ('SafetensorError', 'ArrowInvalid') and not hasattr(e, 'format_message'): raise   # a fault of ours: its traceback helps
             typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
 
