@@ -143,8 +143,8 @@ def test_bad_input_is_a_value_error_and_what_passes_is_good(y, p, multi, K):
     if (q := _try(check_pred_probs, p, multi_label=multi)) is not None:
         assert q.dtype == np.float32 and q.ndim == 2 and np.isfinite(q).all() and (q >= 0).all() and ((q <= 1).all() if multi else np.allclose(q.sum(1), 1, atol=2e-3))
     if (k := _try(check_labels, y, K)) is not None: assert k.shape == np.shape(y) and (k.ndim == 2 and k.shape[1] == K and set(np.unique(k)) <= {0, 1} or k.ndim == 1 and set(k) <= set(range(-1, K)))
-    several = np.size(p) and not isinstance(y, list) and np.ndim(y) == 0     # a single label has a test of its own
-    if not several and (d := _try(find_label_issues, y, p, sharpen=2.)) is not None: assert tuple(c for c in d if c != 'class') == COLUMNS and len(d) == np.size(y if np.ndim(y) == 1 else p)
+    alone = not isinstance(y, list) and np.ndim(y) == 0     # a single label has a test of its own
+    if not alone and (d := _try(find_label_issues, y, p, sharpen=2.)) is not None: assert tuple(c for c in d if c != 'class') == COLUMNS and len(d) == np.size(y if np.ndim(y) == 1 else p)
     fits = q is not None and not multi and q.shape[1] and not isinstance(y, list) and np.shape(y)[:1] == q.shape[:1]    # others have a test of their own
     if fits and (T := _try(estimate_transition, y, p)) is not None: assert sums_to_one(T)
 
@@ -194,7 +194,7 @@ def test_noise_by_features_leaves_the_order_of_items_alone(data, K, n, rate, see
 @given(st.data(), CLASSES.filter(lambda o: len(set(o)) == len(o)), SEEDS)
 def test_the_truth_of_added_noise_is_what_changed(data, vocab, seed):
     n = data.draw(st.integers(1, 15))
-    df = pd.DataFrame(dict(name=data.draw(st.lists(BYTES, min_size=n, max_size=n)), y=pd.Series([vocab[k] if k >= 0 else None for k in data.draw(labels(n, len(vocab)))], dtype=object)), index=data.draw(labels(n, 3)))
+    df = pd.DataFrame(dict(name=data.draw(st.lists(BYTES, min_size=n, max_size=n)), y=[vocab[k] if k >= 0 else None for k in data.draw(labels(n, len(vocab)))]), dtype=object).set_index(data.draw(labels(n, 3)))
     where, old = data.draw(bools(n)), df.copy()
     new, truth = add_noise(df, 'y', SymmetricNoise(.7), seed, 'name', where, vocab)
     pd.testing.assert_frame_equal(df, old); assert list(new.index) == list(df.index) and new.y.dtype == df.y.dtype
@@ -233,7 +233,8 @@ def test_the_matrix_is_one_and_goes_with_items_and_classes(o, power, steps):
     assert sums_to_one(T) and sums_to_one(estimate_transition(y, p, power))
     assert np.allclose(estimate_transition(y[i], p[i], power, max_iter=steps, tol=0), T, atol=1e-3) and np.allclose(estimate_transition(renumbered(y, c), p[:, c], power, max_iter=steps, tol=0), T[np.ix_(c, c)], atol=1e-3)
     C, n = confident_joint(y, p), np.bincount(y[y >= 0], minlength=len(c))
-    assert (C >= 0).all() and np.allclose(C.sum(0), n) and np.allclose(confident_joint(renumbered(y, c), p[:, c]), C[np.ix_(c, c)])
+    assert (C >= 0).all() and np.allclose(C.sum(0), n)
+    if all(len(set(r)) == len(c) for r in p): assert np.allclose(confident_joint(renumbered(y, c), p[:, c]), C[np.ix_(c, c)])
     assert sums_to_one(anchor_transition(p))
 
 @holds
@@ -419,11 +420,17 @@ def test_the_joint_and_what_is_read_from_it(preds, power):
     J, shares = label_joint(preds, sharpen=power), np.bincount(y[y >= 0], minlength=K)/(y >= 0).sum()
     assert (J >= 0).all() and np.allclose(J.sum(0), shares, atol=1e-5) and sums_to_one(joint_transition(J))
     issues = find_label_issues(preds, sharpen=power)
-    h, o = health_summary(preds, issues, joint=J), overlapping_classes(preds, top=None, joint=J)
+    h, J = health_summary(preds, issues, joint=J), (J + .01)/(J + .01).sum()      # zeros have a test of their own
+    o = overlapping_classes(preds, top=None, joint=J)
     assert h.n.sum() == (y >= 0).sum() and h.label_issues.sum() == issues.is_label_issue.sum() and (h.label_issues <= h.n).all() and set(h['class']) == set(preds.vocab)
     for c in ('label_noise', 'inverse_noise', 'label_quality'): assert h[c].dropna().between(-1e-9, 1 + 1e-9).all()
     assert len(o) == K*(K - 1)//2 and np.isclose(o.joint_probability.sum(), J.sum() - np.trace(J)) and (np.diff(o.joint_probability) <= 1e-12).all()
     assert np.isclose((o.a_labelled_b + o.b_labelled_a).sum(), (J.sum() - np.trace(J))*(y >= 0).sum())
+
+@wrong_today('where pairs are never mixed up, classes are paired with themselves in their place')
+def test_no_class_overlaps_with_itself():
+    d = overlapping_classes(Predictions.from_arrays([0, 1, 2], np.eye(3)), joint=np.eye(3)/3)
+    assert (d.class_a != d.class_b).all()
 
 @holds
 @given(records(), st.integers(1, 10**6), st.floats(0, 1), st.floats(.1, 5))
@@ -456,7 +463,7 @@ def test_the_table_of_issues_of_several_labels(preds, power):
     assert not (issue & (preds.verified[at] | ~has)).any() and np.array_equal(np.isnan(score), ~has) and (score[preds.verified[at]] == 1).all()
     assert (d.suggested_label[issue] != d.given_label[issue]).all() and d.suggested_prob.between(.5, 1).all() and ((d.certainty != '') == issue).all()
     by, h = item_issues(d), multilabel_health(preds, d)
-    assert by.label_issues.sum() == h.label_issues.sum() == n and len(by) == len(preds) and (np.diff(by.label_issues > 0) <= 0).all()
+    assert by.label_issues.sum() == h.label_issues.sum() == n and len(by) == len(preds) and (np.diff((by.label_issues > 0).astype(int)) <= 0).all()
     assert all((set(a) ^ set(b) == set(d['class'][issue & (d['item'] == i)])) for i, a, b in zip(by['item'], by.given_labels, by.suggested_labels) if a is not None)
     for c in ('label_noise', 'inverse_noise'): assert h[c].dropna().between(-1e-9, 1 + 1e-9).all()
 
