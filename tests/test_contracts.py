@@ -1,5 +1,5 @@
 "What each module promises, held against whatever Hypothesis thinks of. FASTCLEAN_CONTRACTS=1000 tries that much for each promise."
-import itertools, json, os, tempfile, warnings
+import itertools, json, os, tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import hypergeom
 
-from fastclean import binary, heads, noise
+from fastclean import heads
 from fastclean.audit import wrong_interval
 from fastclean.binary import class_matrices, class_posterior, fit_classes, multilabel_posterior, sharpen_classes
 from fastclean.calibration import calibrate
@@ -120,7 +120,8 @@ def test_a_record_is_what_was_saved_and_its_rows_what_was_cut(preds, mmap, data)
 @wrong_today('numpy cuts zero characters off the end of a text, and Predictions.save goes by way of numpy')
 def test_a_name_may_end_in_a_zero_character(tmp_path): assert Predictions.load(Predictions.from_arrays([0, 1], np.eye(2), items=['a\0', 'b']).save(tmp_path/'r')).items[0] == 'a\0'
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | BYTES.map(Path) | st.binary(max_size=3) | st.complex_numbers() | hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=2, max_side=2)) | st.floats(width=32).map(np.float32)
+LEAVES = (st.none() | st.booleans() | st.integers() | st.floats() | st.text() | BYTES.map(Path) | st.binary(max_size=3) | st.complex_numbers() | st.floats(width=32).map(np.float32) |
+          hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, max_dims=2, max_side=2)))
 @holds
 @given(st.recursive(LEAVES, lambda o: st.lists(o, max_size=3) | st.tuples(o, o) | st.dictionaries(st.text(max_size=2) | st.integers() | st.floats() | st.none(), o, max_size=3), max_leaves=8) | st.sets(st.integers()))
 def test_settings_fit_into_json_whatever_they_are(o):
@@ -177,18 +178,22 @@ def test_noise_goes_by_name_and_seed_and_never_where_the_matrix_has_nothing(data
     before, new = y.copy(), model(y, items, K, seed)
     assert np.array_equal(y, before) and np.array_equal(new < 0, y < 0) and (new < K).all()
     assert (model.matrix(K)[y[y >= 0], new[y >= 0]] > 0).all()
+    if isinstance(model, PairNoise): assert ((new == y) | (new == (y + 1) % K)).all()
     some = np.array(data.draw(st.permutations(range(n))))[:data.draw(st.integers(0, n))]
     assert np.array_equal(model(y[some], items[some], K, seed), new[some])
     u = item_uniforms(items, seed)
     assert u.shape == (n, 3) and (u >= 0).all() and (u < 1).all() and len(np.unique(u[:, 0])) == len(set(items))
 
 @holds
-@given(st.data(), st.integers(2, 4), st.integers(1, 25), st.floats(0, .95), SEEDS, st.sampled_from([InstanceNoise, MarginNoise]))
+@given(st.data(), st.integers(2, 4), st.integers(1, 25), st.just(0.) | st.floats(1e-9, .95), SEEDS, st.sampled_from([InstanceNoise, MarginNoise]))
 def test_noise_by_features_leaves_the_order_of_items_alone(data, K, n, rate, seed, cls):
     y, x = data.draw(labels(n, K)), pd.DataFrame(np.random.default_rng(seed).normal(size=(n, 3)), index=[f'i{i}' for i in range(n)])
     new, order = cls(rate, x)(y, x.index, K, seed), np.array(data.draw(st.permutations(range(n))))
     assert np.array_equal(new < 0, y < 0) and (new < K).all() and (rate > 0 or np.array_equal(new, y))
     assert np.array_equal(cls(rate, x)(y[order], x.index[order], K, seed), new[order])
+
+@wrong_today('brentq: f(a) and f(b) must have different signs, at rates below 1e-19')
+def test_noise_by_margin_takes_the_smallest_rate(): assert MarginNoise(1e-30, np.zeros((1, 1)))([0], vocab=2).tolist() == [0]
 
 @holds
 @given(st.data(), CLASSES.filter(lambda o: len(set(o)) == len(o)), SEEDS)
@@ -220,7 +225,10 @@ def test_the_posterior_is_one_and_goes_with_items_and_classes(o, power):
     w = posterior(y, p, T, power)
     assert sums_to_one(w) and sums_to_one(sharpen_probs(p, power))
     assert np.allclose(posterior(y[i], p[i], T, power), w[i], atol=1e-5) and np.allclose(posterior(renumbered(y, c), p[:, c], T[np.ix_(c, c)], power), w[:, c], atol=1e-5)
-    assert np.allclose(w[y < 0], sharpen_probs(p, power)[y < 0], atol=1e-5)
+    q = sharpen_probs(p, power).astype(float)
+    plain = np.where(y[:, None] < 0, q, q*T[:, y].T)
+    sure = plain.sum(1) > 1e-4
+    assert np.allclose(w[sure], plain[sure]/plain[sure].sum(1, keepdims=True), atol=1e-4)
 
 @wrong_today('posterior of a label that the matrix rules out is all 0')
 def test_the_posterior_of_a_label_that_the_matrix_rules_out_sums_to_one(): assert sums_to_one(posterior([1], [[.5, .5]], [[1, 0], [1, 0]]))
@@ -282,7 +290,8 @@ def test_folds_are_even_and_whole(data, k, seed):
     assert set(fold_ids(several, k, seed=seed)) == set(range(k)) and np.ptp(np.bincount(fold_ids(several, k, seed=seed))) <= 1
 
 @holds
-@given(st.dictionaries(st.text('ab', min_size=1, max_size=2), hnp.arrays(st.sampled_from(['f4', 'f8', 'f2', 'i8', 'u1', '?']), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)), min_size=1, max_size=2), st.integers(0), st.integers(1, 255))
+@given(st.dictionaries(st.text('ab', min_size=1, max_size=2), hnp.arrays(st.sampled_from(['f4', 'f8', 'f2', 'i8', 'u1', '?']), hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)), min_size=1, max_size=2),
+       st.integers(1, 24) | st.integers(1), st.integers(1, 255))
 def test_the_cache_gives_what_it_was_given_or_nothing(arrays, at, change):
     with tempfile.TemporaryDirectory() as d:
         cache = FoldCache(Path(d)/'c', dict(a=1))
@@ -290,11 +299,11 @@ def test_the_cache_gives_what_it_was_given_or_nothing(arrays, at, change):
         same = lambda got: got.keys() == arrays.keys() and all(got[k].dtype == v.dtype and got[k].shape == v.shape and got[k].tobytes() == v.tobytes() for k, v in arrays.items())
         assert same(cache.load('f')) and cache.meta('f') == dict(x=1) and FoldCache(Path(d)/'c', dict(a=2)).load('f') is None
         raw = bytearray((file := Path(d)/'c'/'f.safetensors').read_bytes())
-        raw[at % len(raw)] ^= change
+        raw[at := -at % len(raw)] ^= change      # mostly near the end, where the numbers are
         file.write_bytes(raw)
         got = cache.load('f')
         assert got is None or same(got)
-        file.write_bytes(raw[:at % len(raw)])
+        file.write_bytes(raw[:at])
         assert cache.load('f') is None
 
 @wrong_today('the checksum is of the byte order that was given, not of the one that is written: the entry is never found')
@@ -330,7 +339,7 @@ def test_joined_groups_are_the_closure_of_all(data, n):
 def test_an_item_without_a_group_joins_nobody(): assert len(set(join_groups(['a', 'b', 'c'], [None, 'x', 'y']))) == 3
 
 @holds
-@given(hnp.arrays(st.sampled_from(['f4', 'f8', 'i8', '?']), hnp.array_shapes(min_dims=2, max_dims=2, max_side=4)))
+@given(hnp.arrays(st.sampled_from(['f4', 'f8']), hnp.array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.sampled_from([0., -0., 1., np.nan])))
 def test_the_same_rows_are_equal_in_every_bit(x): assert alike(same_rows(x), [r.tobytes() for r in x])
 
 # heads
@@ -351,7 +360,7 @@ def test_heads_give_probabilities(data, n, K, scale):
     assert sums_to_one(v, 1e-4)
     assert np.array_equal(v, heads.neighbour_vote(idx, sim, np.where(usable[:, None], p, 7), usable))
 
-@settings(holds, max_examples=EXAMPLES//2)
+@settings(holds, max_examples=1 + EXAMPLES//2)
 @given(SEEDS, st.booleans(), st.data())
 def test_a_head_never_reads_the_fold_that_is_left_out(seed, multi, data):
     rng, n, K = np.random.default_rng(seed), 24, 3
@@ -441,7 +450,7 @@ def test_intervals_hold_their_rate(preds, n, rate, z):
     assert 0 <= r['low'] <= r['rate'] <= r['high'] <= 1
     assert 0 <= a['accuracy'] <= 1 and 0 <= a['chance'] <= 1 + 1e-9 and a['kappa_low'] <= a['kappa'] + 1e-9 and a['kappa'] <= 1
 
-@settings(holds, max_examples=EXAMPLES//2)
+@settings(holds, max_examples=1 + EXAMPLES//2)
 @given(st.integers(1, 18), st.data(), st.sampled_from([.5, .8, .95]))
 def test_the_interval_of_an_audit_holds_the_truth_as_often_as_it_says(N, data, confidence):
     n, M = data.draw(st.integers(0, N)), data.draw(st.integers(0, N))
@@ -538,7 +547,7 @@ def test_a_plan_adds_up_and_can_be_taken_back(preds, action, threshold, pseudo, 
 
 # data
 
-@settings(holds, max_examples=EXAMPLES//2)
+@settings(holds, max_examples=1 + EXAMPLES//2)
 @given(st.lists(st.tuples(st.sampled_from(['a', 'b', 'NA', os.fsdecode(b'\xff'), 'c#2', '\\x41']), BYTES.filter(lambda o: '/' not in o and o[0] != '.')), min_size=1, max_size=8, unique=True))
 def test_a_folder_gives_each_image_once_under_a_name_that_leads_back(files):
     with tempfile.TemporaryDirectory() as d:
@@ -591,6 +600,7 @@ def test_a_temperature_leaves_probabilities_and_the_likeliest_class(preds, T):
     new, p = calibrate(preds, T), np.sort(preds.pred_probs, 1)
     clear = (np.abs(preds.pred_probs - .5) > 1e-4).all(1) if preds.multi_label else p[:, -1] - p[:, -2] > 1e-4      # nearer ones have a test of their own
     assert np.array_equal(new.predicted_label[clear], preds.predicted_label[clear]) and (preds.multi_label or sums_to_one(new.pred_probs)) and (new.pred_probs >= 0).all() and (new.pred_probs <= 1).all()
+    if not preds.multi_label: assert (np.sign(T - 1)*(new.pred_probs.max(1) - p[:, -1]) <= 1e-5).all()
     assert np.isclose(calibrate(new, 1/T).meta['temperature'], 1) and np.array_equal(new.given_label, preds.given_label)
 
 @wrong_today('single precision makes two probabilities equal that were not, or 0.5 of what was less')
