@@ -74,7 +74,7 @@ def fit_temperature(
 def calibrate(
     preds:Predictions, # Predictions, of the same model: also of other items than those the temperature was fitted on
     temperature:float, # From `fit_temperature`
-)->Predictions: # The predicted labels are the same
+)->Predictions: # The predicted labels are the same, but where two classes are equal to six digits
     "Divide the logits by a temperature."
     if not (np.isfinite(temperature) and temperature > 0): raise ValueError(f'temperature must be a positive number; got {temperature!r}')
     if preds.multi_label: p = expit(logit(np.clip(preds.pred_probs.astype(np.float64), 1e-7, 1 - 1e-7))/temperature).astype(np.float32)

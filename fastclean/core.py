@@ -266,6 +266,7 @@ class Predictions:
         "From arrays of any origin: another library, a saved file, a spreadsheet."
         given_label, p = np.asarray(given_label), np.asarray(pred_probs)
         if p.ndim != 2: raise ValueError(f'pred_probs must have two dimensions, items × classes; got shape {p.shape}')
+        if given_label.ndim == 0: raise ValueError(f'labels must be one class number for each item, (n,); got {given_label.item()!r}')
         n = len(given_label)
         return cls(items=[str(i) for i in range(n)] if items is None else [_item_name(i) for i in items],
                    split=split, given_label=given_label, pred_probs=p, vocab=list(range(p.shape[1])) if vocab is None else list(vocab),
@@ -313,7 +314,7 @@ class Predictions:
         with atomic_path(folder, folder=True) as f:
             np.save(f/'pred_probs.npy', self.pred_probs, allow_pickle=False)
             np.save(f/'given_label.npy', self.given_label, allow_pickle=False)
-            d = pd.DataFrame(dict(item=self.items.astype(str), split=self.split.astype(str), fold=self.fold, verified=self.verified))
+            d = pd.DataFrame(dict(item=[str(o) for o in self.items], split=self.split.astype(str), fold=self.fold, verified=self.verified))
             d.to_parquet(f/'items.parquet')
             if len(self.extra.columns): self.extra.to_parquet(f/'extra.parquet')
             head = dict(format=1, vocab=to_jsonable(self.vocab), meta=to_jsonable(self.meta))

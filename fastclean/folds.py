@@ -169,7 +169,7 @@ class FoldCache:
         meta:dict|None=None, # What else to keep, as JSON can hold it
     ):
         "Write an entry, whole or not at all."
-        arrays = {k: np.array(as_array(v), order='C') for k, v in arrays.items()}
+        arrays = {k: _native(as_array(v)) for k, v in arrays.items()}
         if bad := [k for k, v in arrays.items() if v.dtype.kind not in 'biuf']: raise ValueError(f'arrays of a cache must be numbers; {bad[0]} is {arrays[bad[0]].dtype}')
         head = dict(key=self.key, meta=json.dumps(to_jsonable(meta or {})), sums=json.dumps({k: digest(v) for k, v in arrays.items()}))
         with atomic_path(self._file(name)) as f:
@@ -199,6 +199,11 @@ class FoldCache:
         except (OSError, SafetensorError, KeyError, ValueError) as e: warn(f'{path} is damaged ({e}): it is computed again', FastcleanWarning, stacklevel=3)
 
     def __contains__(self, name): return self.load(name) is not None
+
+def _native(a):
+    "A copy of an array, in the byte order of this machine."
+    a = np.array(a, order='C')
+    return a.astype(a.dtype.newbyteorder('='), copy=False)
 
 def _checked(arrays, sums):
     if bad := [k for k, v in arrays.items() if digest(v) != sums[k]]: raise ValueError(f'checksum of {bad[0]}')

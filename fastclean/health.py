@@ -134,10 +134,12 @@ def overlapping_classes(
     "Which pairs of classes are labelled as one another, the most frequent first."
     J = _given_joint(preds, method, joint)
     n = (preds.given_label >= 0).sum()
-    pairs = np.triu(J + J.T, 1).ravel()
-    k = len(J)*(len(J) - 1)//2 if top is None else min(top, len(J)*(len(J) - 1)//2)
-    best = np.argpartition(-pairs, min(k, len(pairs) - 1))[:k] if k < len(pairs) else np.arange(len(pairs))
-    a, b = np.divmod(best[np.lexsort((best, -pairs[best]))], len(J))
+    a, b = np.triu_indices(len(J), 1)
+    mass = J[a, b] + J[b, a]
+    k = len(mass) if top is None else min(top, len(mass))
+    best = np.argpartition(-mass, k)[:k] if k < len(mass) else np.arange(len(mass))
+    best = best[np.lexsort((best, -mass[best]))]
+    a, b = a[best], b[best]
     names = pd.Series(preds.vocab, dtype=object).to_numpy()
     return pd.DataFrame({'class_a': pd.Series(names[a], dtype=object), 'class_b': pd.Series(names[b], dtype=object),
                          'a_labelled_b': J[a, b]*n, 'b_labelled_a': J[b, a]*n, 'joint_probability': J[a, b] + J[b, a]})

@@ -164,7 +164,7 @@ def find_label_issues(
 # %% ../nbs/10_issues.ipynb #00000023
 _text, _flags, _reals = ('item', 'split', 'certainty'), ('is_label_issue', 'verified'), ('label_score', 'suggested_prob', 'outlier_score')
 _names = ('given_label', 'predicted_label', 'suggested_label', 'class', 'twin')   # what other columns hold may be numbers as well
-_number = re.compile(r'-?(?:0|[1-9]\d{0,30})(\.\d+)?(?:e[+-]?\d{1,3})?', re.I)
+_number = re.compile(r'-?(?:0|[1-9]\d{0,300})(\.\d+)?(?:e[+-]?\d{1,3})?', re.I)
 
 def _quote(o): return '"' + o.replace('"', '""') + '"'
 

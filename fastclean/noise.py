@@ -289,7 +289,7 @@ def _falling_rates(margin, rate, steepness):
     "Chance to flip of each item: falls with the rank of its margin; its mean is `rate`."
     if rate == 0: return np.zeros(len(margin))
     r = steepness * (rankdata(margin) - .5) / len(margin)
-    return expit(brentq(lambda c: expit(c - r).mean() - rate, -40, 40 + steepness) - r)
+    return expit(brentq(lambda c: expit(c - r).mean() - rate, -700, 40 + steepness) - r)
 
 class MarginNoise(Noise):
     "Unclear items flip more often, to the class that they resemble."

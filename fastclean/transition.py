@@ -45,6 +45,14 @@ def sharpen_probs(
     return _sharpened(_logs(np.asarray(pred_probs)), power)
 
 # %% ../nbs/04_transition.ipynb #0000000a
+def _labelled(given_label, pred_probs):
+    "Class numbers and probabilities of the same items, or a `ValueError`."
+    p = check_pred_probs(pred_probs)
+    if not p.shape[1]: raise ValueError('pred_probs has no columns: there are no classes')
+    y = check_labels(given_label, p.shape[1])
+    if y.shape != (len(p),): raise ValueError(f'{len(y):,} labels for {len(p):,} rows of pred_probs' if y.ndim == 1 else f'labels must be class numbers, one for each item, (n,); got shape {y.shape}')
+    return y, p
+
 def _start(K):
     "Nine labels in ten right, the wrong ones anywhere."
     T = np.full((K, K), .1/max(K - 1, 1), dtype=np.float32)
@@ -104,8 +112,7 @@ def estimate_transition(
     start:np.ndarray|None=None, # T to start from, (K, K); default nine labels in ten right
 )->np.ndarray: # T, (K, K) float32: T[i, j] = P(given = j | true = i), rows sum to 1
     "Noise transition matrix by expectation–maximisation."
-    p = check_pred_probs(pred_probs)
-    y = check_labels(given_label, p.shape[1])
+    y, p = _labelled(given_label, pred_probs)
     known = np.full(len(y), -1) if known is None else known
     A = _channel(_at_power(_grouped(y, p), sharpen), known, _prior(p.shape[1]) if prior is None else prior.T, None if start is None else _on_its_side(start), max_iter, tol)
     return np.ascontiguousarray(A.T)
@@ -125,7 +132,11 @@ def _bayes(logs, y, T, t):
     w, has = _exp(logs, t), y >= 0
     if has.all(): w *= T[y]
     else: w[has] *= T[y[has]]
-    w /= np.maximum(_row_sums(w), 1e-37)
+    total = _row_sums(w)
+    if (gone := total[:, 0] < 1e-37).any():   # T says that nothing is given this label: the model's word alone counts
+        w[gone] = _exp(logs[gone], t)
+        total = _row_sums(w)
+    w /= total
     return w
 
 def _unpack(preds, pred_probs=None):
@@ -137,9 +148,7 @@ def _unpack(preds, pred_probs=None):
         if 'original_label' in preds.extra: y = np.where(known >= 0, preds.extra['original_label'].to_numpy(), y)
         return y, preds.pred_probs, preds.split, known
     if pred_probs is None: raise ValueError('give Predictions, or labels and pred_probs')
-    p = check_pred_probs(pred_probs)
-    y = check_labels(preds, p.shape[1])
-    if len(y) != len(p): raise ValueError(f'{len(y):,} labels for {len(p):,} rows of pred_probs')
+    y, p = _labelled(preds, pred_probs)
     return y, p, np.full(len(y), 'train', dtype=object), np.full(len(y), -1)
 
 def _threads(size):
@@ -193,9 +202,8 @@ def confident_joint(
     pred_probs, # Out-of-sample probabilities, (n, K)
 )->np.ndarray: # Counts, (K, K) float64: C[i, j] items truly of class i were given as j; columns sum to the numbers of given labels
     "Count items that are confidently of another class than the given one (Northcutt et al., 2021)."
-    p, K = check_pred_probs(pred_probs), np.shape(pred_probs)[1]
-    y = check_labels(given_label, K)
-    p, y = p[y >= 0], y[y >= 0]
+    y, p = _labelled(given_label, pred_probs)
+    p, y, K = p[y >= 0], y[y >= 0], p.shape[1]
     n = np.bincount(y, minlength=K)
     own = p[np.arange(len(y)), y]
     threshold = np.bincount(y, own, K)/np.maximum(n, 1) + 2*(n == 0)   # a class without labels has no say

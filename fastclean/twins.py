@@ -226,7 +226,8 @@ def join_groups(
     n, rows, cols, at = len(groups[0]), [], [], len(groups[0])
     for g in groups:
         codes = pd.factorize(np.asarray(g))[0]
-        rows.append(np.arange(n)); cols.append(at + codes); at += int(codes.max(initial=-1)) + 1
+        has = np.flatnonzero(codes >= 0)   # who has no value stands alone
+        rows.append(has); cols.append(at + codes[has]); at += int(codes.max(initial=-1)) + 1
     rows, cols = np.concatenate(rows), np.concatenate(cols)
     return pd.factorize(connected_components(coo_matrix((np.ones(len(rows), bool), (rows, cols)), shape=(at, at)), directed=False)[1][:n])[0]
 

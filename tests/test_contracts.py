@@ -117,7 +117,6 @@ def test_a_record_is_what_was_saved_and_its_rows_what_was_cut(preds, mmap, data)
     assert part.extra.twin.tolist() == preds.extra.twin[cut].tolist() and len(part) == len(np.arange(len(preds))[cut])
     same_record(concat_predictions(preds[:len(preds)//2], preds[len(preds)//2:]), preds)
 
-@wrong_today('numpy cuts zero characters off the end of a text, and Predictions.save goes by way of numpy')
 def test_a_name_may_end_in_a_zero_character(tmp_path): assert Predictions.load(Predictions.from_arrays([0, 1], np.eye(2), items=['a\0', 'b']).save(tmp_path/'r')).items[0] == 'a\0'
 
 LEAVES = (st.none() | st.booleans() | st.integers() | st.floats() | st.text() | BYTES.map(Path) | st.binary(max_size=3) | st.complex_numbers() | st.floats(width=32).map(np.float32) |
@@ -149,11 +148,11 @@ def test_bad_input_is_a_value_error_and_what_passes_is_good(y, p, multi, K):
     fits = q is not None and not multi and q.shape[1] and not isinstance(y, list) and np.shape(y)[:1] == q.shape[:1]    # others have a test of their own
     if fits and (T := _try(estimate_transition, y, p)) is not None: assert sums_to_one(T)
 
-@pytest.mark.parametrize('f, y, p', [pytest.param(find_label_issues, 0, [[.5, .5]], marks=wrong_today('TypeError: len() of unsized object')),
-                                     pytest.param(estimate_transition, [0, 1], [[.5, .5]], marks=wrong_today('IndexError: more labels than rows')),
-                                     pytest.param(estimate_transition, [0], [[.5, .5], [.5, .5]], marks=wrong_today('nothing is raised: fewer labels than rows')),
-                                     pytest.param(estimate_transition, np.zeros(0, int), np.zeros((0, 0)), marks=wrong_today('ZeroDivisionError: no class')),
-                                     pytest.param(confident_joint, [0, 1], [[.5, .5]], marks=wrong_today('IndexError: more labels than rows'))])
+@pytest.mark.parametrize('f, y, p', [(find_label_issues, 0, [[.5, .5]]),
+                                     (estimate_transition, [0, 1], [[.5, .5]]),
+                                     (estimate_transition, [0], [[.5, .5], [.5, .5]]),
+                                     (estimate_transition, np.zeros(0, int), np.zeros((0, 0))),
+                                     (confident_joint, [0, 1], [[.5, .5]])])
 def test_labels_that_do_not_fit_their_probabilities_are_refused(f, y, p):
     with pytest.raises(ValueError): f(y, p)
 
@@ -192,7 +191,6 @@ def test_noise_by_features_leaves_the_order_of_items_alone(data, K, n, rate, see
     assert np.array_equal(new < 0, y < 0) and (new < K).all() and (rate > 0 or np.array_equal(new, y))
     assert np.array_equal(cls(rate, x)(y[order], x.index[order], K, seed), new[order])
 
-@wrong_today('brentq: f(a) and f(b) must have different signs, at rates below 1e-19')
 def test_noise_by_margin_takes_the_smallest_rate(): assert MarginNoise(1e-30, np.zeros((1, 1)))([0], vocab=2).tolist() == [0]
 
 @holds
@@ -230,7 +228,6 @@ def test_the_posterior_is_one_and_goes_with_items_and_classes(o, power):
     sure = plain.sum(1) > 1e-4
     assert np.allclose(w[sure], plain[sure]/plain[sure].sum(1, keepdims=True), atol=1e-4)
 
-@wrong_today('posterior of a label that the matrix rules out is all 0')
 def test_the_posterior_of_a_label_that_the_matrix_rules_out_sums_to_one(): assert sums_to_one(posterior([1], [[.5, .5]], [[1, 0], [1, 0]]))
 
 @holds
@@ -306,7 +303,6 @@ def test_the_cache_gives_what_it_was_given_or_nothing(arrays, at, change):
         file.write_bytes(raw[:at])
         assert cache.load('f') is None
 
-@wrong_today('the checksum is of the byte order that was given, not of the one that is written: the entry is never found')
 def test_the_cache_takes_arrays_of_any_byte_order(tmp_path):
     cache = FoldCache(tmp_path/'c', dict(a=1))
     with cache.open(): cache.save('f', dict(a=np.array([1.], '>f4')))
@@ -335,7 +331,6 @@ def test_joined_groups_are_the_closure_of_all(data, n):
         here = got == g
         assert set(np.flatnonzero(here)) == (set(np.flatnonzero(whole == whole[i])) if (whole == whole[i]).sum() <= most else {j for j in range(n) if same[j] == same[i]})
 
-@wrong_today('an item without a group is put into the last group that came before')
 def test_an_item_without_a_group_joins_nobody(): assert len(set(join_groups(['a', 'b', 'c'], [None, 'x', 'y']))) == 3
 
 @holds
@@ -388,7 +383,6 @@ def test_the_table_of_issues(preds, power, budget, data):
     some = find_label_issues(preds, sharpen=power, T=T, budget=budget).set_index('item').loc[d['item']].reset_index()
     pd.testing.assert_frame_equal(some, d)
 
-@wrong_today('of a label that the matrix rules out nothing is left to suggest but the label itself')
 def test_an_issue_is_never_told_to_stay_as_it_is():
     d = find_label_issues([0, 1], [[.5, .5], [.2, .8]], T=[[0, 1], [0, 1]])
     assert (d.suggested_label != d.given_label)[d.is_label_issue].all()
@@ -405,7 +399,6 @@ def test_a_table_of_issues_is_what_was_written(preds, data):
             pd.testing.assert_frame_equal(got, d.astype(got.dtypes[['mine']].to_dict()), check_exact=True)
             for c in ('given_label', 'predicted_label', 'suggested_label', 'twin'): assert typed(got[c]) == typed(d[c])
 
-@wrong_today('a whole number of more than 31 digits comes back as text')
 def test_a_class_may_be_a_huge_number(tmp_path):
     d = find_label_issues(Predictions.from_arrays([0, 1], np.eye(2), [10**31, 2]))
     assert typed(read_issues(write_issues(d, tmp_path/'i.csv')).given_label) == typed(d.given_label)
@@ -436,7 +429,6 @@ def test_the_joint_and_what_is_read_from_it(preds, power):
     assert len(o) == K*(K - 1)//2 and np.isclose(o.joint_probability.sum(), J.sum() - np.trace(J)) and (np.diff(o.joint_probability) <= 1e-12).all()
     assert np.isclose((o.a_labelled_b + o.b_labelled_a).sum(), (J.sum() - np.trace(J))*(y >= 0).sum())
 
-@wrong_today('where pairs are never mixed up, classes are paired with themselves in their place')
 def test_no_class_overlaps_with_itself():
     d = overlapping_classes(Predictions.from_arrays([0, 1, 2], np.eye(3)), joint=np.eye(3)/3)
     assert (d.class_a != d.class_b).all()
@@ -603,7 +595,7 @@ def test_a_temperature_leaves_probabilities_and_the_likeliest_class(preds, T):
     if not preds.multi_label: assert (np.sign(T - 1)*(new.pred_probs.max(1) - p[:, -1]) <= 1e-5).all()
     assert np.isclose(calibrate(new, 1/T).meta['temperature'], 1) and np.array_equal(new.given_label, preds.given_label)
 
-@wrong_today('single precision makes two probabilities equal that were not, or 0.5 of what was less')
+@wrong_today('single precision makes two probabilities equal that differ in the eighth digit')
 @pytest.mark.parametrize('y, p', [([0], [[.49999997, .50000003]]), ([[0, 1]], [[.49999997, .9]])])
 def test_a_temperature_keeps_the_likeliest_class_of_a_near_tie(y, p):
     preds = Predictions.from_arrays(y, np.float32(p))
