@@ -73,6 +73,7 @@ def start(args, log, first=None):
     sys.stdout.flush()
     if pid := os.fork(): return pid
     code = 70
+    signal.signal(signal.SIGINT, signal.default_int_handler)   # a job in the background has it ignored
     try:
         with open(log, 'w') as f: os.dup2(f.fileno(), 1); os.dup2(f.fileno(), 2)
         if first: first()

@@ -24,7 +24,6 @@ def _in_blocks(f, x, d, block=8192):
     out = np.empty((len(x), d), np.float32)
     for s in range(0, len(x), block): out[s:s+block] = f(x[s:s+block])
     return out
-
 def _moments(x, block=8192):
     "Mean and standard deviation of each feature, whatever their precision."
     parts = [(o.sum(0, dtype=np.float64), np.einsum('ij,ij->j', o, o, dtype=np.float64)) for s in range(0, len(x), block) if len(o := check_features(x[s:s+block]))]
@@ -92,7 +91,6 @@ class KernelMap:
     )->np.ndarray: # Mapped, (n, m) float32
         "Map items."
         return _in_blocks(lambda o: self._kernel(o) - self.centre, x, len(self.centre))
-
 def _sq_dist(a, b): return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2*a@b.T, 0)
 
 # %% ../nbs/09_heads.ipynb #0000000a

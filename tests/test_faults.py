@@ -9,9 +9,9 @@ FAULTS = Path(__file__).parents[1]/'benchmarks'/'faults.py'
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='processes are forked and get signals')
 def test_nothing_is_lost(tmp_path):
-    faults = ['kill', 'interrupt', 'full', 'denied', 'damaged', 'together']
-    r = subprocess.run([sys.executable, FAULTS, '--only', *faults, 'corrupt', '--commands', 'find', 'correct', 'train', '--times', '1', '--images', '200', '--out', tmp_path/'faults.csv', '--work', tmp_path],
+    faults = ['kill', 'interrupt', 'full', 'denied', 'together']
+    r = subprocess.run([sys.executable, FAULTS, '--only', *faults, 'corrupt', '--commands', 'find', 'train', '--times', '1', '--images', '200', '--out', tmp_path/'faults.csv', '--work', tmp_path],
                        capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     struck = {(m[1], m[2]) for m in re.finditer(r'command (\w+) · fault (\w+) · struck True', r.stdout)}
-    assert struck >= {('find', o) for o in [*faults, 'corrupt']} | {(c, o) for c in ('correct', 'train') for o in ('kill', 'interrupt', 'full', 'denied')}
+    assert struck >= {('find', o) for o in [*faults, 'corrupt']} | {(c, o) for c in ('train',) for o in ('kill', 'interrupt', 'full', 'denied')}
