@@ -24,8 +24,7 @@ def _in_blocks(f, x, d, block=8192):
     out = np.empty((len(x), d), np.float32)
     for s in range(0, len(x), block): out[s:s+block] = f(x[s:s+block])
     return out
-def _moments(x, block=8192):
-    "Mean and standard deviation of each feature, whatever their precision."
+def _moments(x, block=8192):   # mean and standard deviation of each feature, whatever their precision
     parts = [(o.sum(0, dtype=np.float64), np.einsum('ij,ij->j', o, o, dtype=np.float64)) for s in range(0, len(x), block) if len(o := check_features(x[s:s+block]))]
     mean, square = (sum(o)/len(x) for o in zip(*parts))
     return mean.astype(np.float32), np.sqrt(np.maximum(square - mean**2, 0)).astype(np.float32)
