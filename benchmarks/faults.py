@@ -19,7 +19,7 @@ A row of faults.csv for each; exits with 1 where something was lost.
 import os
 for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ.setdefault(k, '1')   # processes are forked
 os.environ.setdefault('MPLBACKEND', 'Agg')
-import argparse, contextlib, hashlib, json, random, re, resource, shutil, signal, stat, subprocess, sys, tempfile, time, traceback
+import argparse, contextlib, json, random, re, resource, shutil, signal, subprocess, sys, tempfile, time, traceback
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ import pandas as pd
 
 import fastclean.all   # noqa: F401: what each process would import
 from fastclean.cli import main as command_line
+from kill_correct import snapshot
 
 OUT = Path(__file__).with_name('faults.csv')
 
@@ -34,11 +35,7 @@ OUT = Path(__file__).with_name('faults.csv')
 
 def tree(folder):
     "Permissions and content of everything below a folder; fastclean's own record has dates in it."
-    out = {}
-    for p in sorted(Path(folder).rglob('*')):
-        name, mode = p.relative_to(folder).as_posix(), p.lstat().st_mode
-        if not name.startswith('.fastclean'): out[name] = (mode, hashlib.blake2b(p.read_bytes()).hexdigest() if stat.S_ISREG(mode) else '')
-    return out
+    return {name: o for name, o in snapshot(folder, times=False).items() if not name.startswith('.fastclean')}
 
 def table_of(path): return pd.read_csv(path).drop(columns='time', errors='ignore').round(5).to_csv()
 
@@ -119,7 +116,7 @@ def full(t):
     with small_disk(new, size) as there:
         code = ended(start(t.args, t.log, None if there else lambda: small_files(size//4)))
         shutil.copytree(new, t.work/'kept', symlinks=True)
-    t.empty(); shutil.rmtree(new); shutil.move(t.work/'kept', new)   # the disk has room again
+    shutil.rmtree(new); shutil.move(t.work/'kept', new)   # the disk has room again
     return code, code != 0
 
 def as_anybody():
@@ -212,12 +209,10 @@ class Trial:
 # One image in twenty that cannot be read.
 
 def unreadable(file, rng):
-    from PIL import Image
     data, i = file.read_bytes(), rng.randrange(8, 60)
-    def _folder(): file.unlink(); file.mkdir()
     def _link(): file.unlink(); os.symlink('nowhere.png', file)
     rng.choice([lambda: file.write_bytes(b''), lambda: file.write_bytes(data[:i]), lambda: file.write_bytes(b'GIF89a'), lambda: file.write_text('<html>not found</html>'), lambda: file.write_bytes(rng.randbytes(500)),
-                lambda: file.write_bytes(data[:16] + b'\xff'*8 + data[24:]), lambda: file.write_bytes(b'\0'*len(data)), lambda: file.write_bytes(data[:8]), lambda: Image.new('1', (1, 1)).save(file, 'PPM') or file.write_bytes(b'P4 9999999 9999999\n'), _link])()
+                lambda: file.write_bytes(data[:16] + b'\xff'*8 + data[24:]), lambda: file.write_bytes(b'\0'*len(data)), lambda: file.write_bytes(data[:8]), lambda: file.write_bytes(b'P4 9999999 9999999\n'), _link])()
 
 def corrupt(work, n, rng):
     "`find` among so many images, of which one in twenty is corrupt: all of those are set aside, and no other."

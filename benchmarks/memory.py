@@ -58,34 +58,33 @@ def features(w, n):
     with FoldCache(w/'parts', dict(n=n)).open() as cache: out, _ = in_parts(_make, n, 1024, cache)
     shutil.rmtree(w/'parts')
 
-class _Given:
-    "What `FeatureFolds` has when its features are there."
-    def __new__(cls, w, n, **kwargs):
-        from fastclean.featurefolds import FeatureFolds
-        kf = object.__new__(FeatureFolds)
-        y = np.load(w/'y.npy')
-        kf.__dict__ |= dict(kind='image', seed=42, head=None, rounds=3, n_splits=5, neighbours=20, multi_label=False, features=np.load(w/'x.npy'), labels=y, ok=np.ones(n, bool), items=np.arange(n).astype(str), group=np.arange(n),
-                            split=np.full(n, 'train', object), verified=np.zeros(n, bool), vocab=list(range(10)), groups=None, datasets=[], twins=True, words=None, pairs=None) | kwargs
-        kf._reduce()
-        return kf
+def given(w, n, **kwargs):
+    "A `FeatureFolds` as it is when its features are there."
+    from fastclean.featurefolds import FeatureFolds
+    kf = object.__new__(FeatureFolds)
+    kf.__dict__ |= dict(kind='image', seed=42, head=None, rounds=3, n_splits=5, neighbours=20, multi_label=False, features=np.load(w/'x.npy'), labels=np.load(w/'y.npy'), ok=np.ones(n, bool), items=np.arange(n).astype(str), group=np.arange(n),
+                        split=np.full(n, 'train', object), verified=np.zeros(n, bool), vocab=list(range(10)), groups=None, datasets=[], twins=True, words=None, pairs=None) | kwargs
+    kf._reduce()
+    return kf
 
-def reduce(w, n): np.save(w/'reduced.npy', _Given(w, n)._reduced)
+def reduce(w, n): np.save(w/'reduced.npy', given(w, n)._reduced)
 
 def twins(w, n):
     from fastclean.twins import find_twins, same_rows
     return find_twins(np.load(w/'reduced.npy'), same_rows(np.load(w/'x.npy')))
 
-def heads(w, n):
-    "The folds, three rounds; their files are written."
+def fitted(w, kf):
+    "The out-of-fold probabilities of the folds, three rounds; their files are written and removed."
     from fastclean.folds import FoldCache
-    kf = _Given(w, n)
     kf._split(); kf._prepare()
-    with FoldCache(w/'folds', dict(n=n)).open() as store:
+    with FoldCache(w/'folds', {}).open() as store:
         kf._store = store
-        for k in range(5): store.save(f'fold-{k}', kf._fit_fold(k))
-        kf.used_rounds = kf._best_round()
-        np.save(w/'p.npy', kf._held(kf.used_rounds))
+        for k in range(kf.n_splits): store.save(f'fold-{k}', kf._fit_fold(k))
+        p = kf._held(kf._best_round())
     shutil.rmtree(w/'folds')
+    return p
+
+def heads(w, n): np.save(w/'p.npy', fitted(w, given(w, n)))
 
 def _record(w, n):
     from fastclean.core import Predictions

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fastclean.folds import FoldCache
 from fastclean.issues import find_label_issues
 
 import memory
@@ -24,13 +23,7 @@ def measure(n, K, folds):
         w = Path(t)
         np.save(w/'x.npy', (rng.normal(size=(K, 512))[true] + 3*rng.normal(size=(n, 512))).astype(np.float16)); np.save(w/'y.npy', y)
         start = time.perf_counter()
-        kf = memory._Given(w, n, n_splits=folds, vocab=list(range(K)))
-        kf._split(); kf._prepare()
-        with FoldCache(w/'folds', dict(n=n)).open() as store:
-            kf._store = store
-            for k in range(folds): store.save(f'fold-{k}', kf._fit_fold(k))
-            kf.used_rounds = kf._best_round()
-            p = kf._held(kf.used_rounds)
+        p = memory.fitted(w, memory.given(w, n, n_splits=folds, vocab=list(range(K))))
         heads, start = time.perf_counter() - start, time.perf_counter()
         find_label_issues(y, p)
         return dict(n=n, K=K, folds=folds, heads=round(heads, 2), find_label_issues=round(time.perf_counter() - start, 2))

@@ -33,13 +33,17 @@ from fastclean.parts import read_parts
 
 DATA = Path(os.environ.get('FASTAI_HOME', '~/.fastai')).expanduser()/'data'
 
+def flipped(d, names):
+    "Labels of which one in ten is wrong, beside the true ones."
+    vocab = sorted(d.label.unique())
+    y = SymmetricNoise(.1)(np.array([vocab.index(o) for o in d.label]), names, vocab, 0)
+    return d.assign(label=[vocab[k] for k in y], true=d.label)
+
 def frame(n):
     "Paths, given and true labels."
     files = sorted((DATA/'imagenette2-160'/'train').rglob('*.JPEG'))
     files = [files[i] for i in np.sort(np.random.default_rng(0).permutation(len(files))[:n])]
-    true = [f.parent.name for f in files]; vocab = sorted(set(true))
-    y = np.array([vocab.index(o) for o in true])
-    return pd.DataFrame(dict(file=list(map(str, files)), label=[vocab[k] for k in SymmetricNoise(.1)(y, [f.name for f in files], vocab, 0)], true=true))
+    return flipped(pd.DataFrame(dict(file=list(map(str, files)), label=[f.parent.name for f in files])), [f.name for f in files])
 
 def dataloaders(d, size, valid=None):
     return ImageDataLoaders.from_df(d.assign(valid=False if valid is None else valid), path='/', fn_col='file', label_col='label', valid_col='valid' if valid is not None else None, valid_pct=0,
@@ -54,35 +58,31 @@ def learner(dls):
 def quietly(learn):
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(2)
 
-def loop(d, size):
-    p, vocab = np.zeros((len(d), d.label.nunique()), np.float32), sorted(d.label.unique())
-    for train, held in StratifiedKFold(5, shuffle=True, random_state=0).split(d, d.label):
+def loop(d, dls_of, learner_of, fit):
+    "The loop of the tutorials."
+    p = np.zeros((len(d), d.label.nunique()), np.float32)
+    for _, held in StratifiedKFold(5, shuffle=True, random_state=0).split(d, d.label):
         valid = np.zeros(len(d), bool); valid[held] = True
-        learn = learner(dataloaders(d, size, valid))
-        quietly(learn)
-        with learn.no_bar(): p[held] = learn.get_preds()[0].numpy()
+        learn = learner_of(dls_of(d, valid))
+        with learn.no_bar(), learn.no_logging(): fit(learn); p[held] = learn.get_preds()[0].numpy()
     return p
 
 def in_order(preds): return preds.pred_probs[np.argsort(preds.items.astype(int))]   # fastai's splitter shuffles; items are named by the frame's index
 
-WAYS = dict(loop=loop, kfold=lambda d, size: in_order(KFoldLearner(dataloaders(d, size), learner).run(quietly).predictions()),
+WAYS = dict(loop=lambda d, size: loop(d, lambda d, valid: dataloaders(d, size, valid), learner, quietly), kfold=lambda d, size: in_order(KFoldLearner(dataloaders(d, size), learner).run(quietly).predictions()),
             features=lambda d, size: in_order(FeatureFolds(dataloaders(d, size), image_size=size).predictions()))
 
 # Texts and tables: what fastai's tutorials do, and the default mode.
 
-def flipped(d):
-    vocab = sorted(d.label.unique())
-    y = SymmetricNoise(.1)(np.array([vocab.index(o) for o in d.label]), [str(i) for i in d.index], vocab, 0)
-    return d.assign(true=d.label, label=[vocab[k] for k in y])
-
 def tweets(n):
     d = pd.read_csv(DATA/'covid19tweet'/'train.tsv', sep='\t', quoting=3, dtype=str).rename(columns={'Text': 'text', 'Label': 'label'})[['text', 'label']]
-    return flipped(d.sample(n, random_state=0).reset_index(drop=True))
+    return flipped(d.sample(n, random_state=0).reset_index(drop=True), [str(i) for i in range(n)])
 
 def columns(n):
     from sklearn.datasets import load_digits
     d = load_digits(as_frame=True)
-    return flipped(d.data.assign(label=d.target.astype(str)).sample(min(n, len(d.data)), random_state=0).reset_index(drop=True))
+    n = min(n, len(d.data))
+    return flipped(d.data.assign(label=d.target.astype(str)).sample(n, random_state=0).reset_index(drop=True), [str(i) for i in range(n)])
 
 def text_dls(d, valid=None): return TextDataLoaders.from_df(d.assign(valid=False if valid is None else valid), text_col='text', label_col='label', valid_col=None if valid is None else 'valid', valid_pct=0, bs=64, num_workers=0)
 
@@ -90,21 +90,10 @@ def table_dls(d, valid=None):
     return TabularDataLoaders.from_df(d.drop(columns='true'), procs=[Categorify, FillMissing, Normalize], cont_names=[c for c in d if c not in ('label', 'true')], y_names='label', y_block=CategoryBlock(),
                                       valid_idx=[] if valid is None else list(np.flatnonzero(valid)), bs=64, num_workers=0)
 
-def loop_of(dls_of, learner_of, fit):
-    "The loop of the tutorials for other data."
-    def _loop(d, size):
-        p = np.zeros((len(d), d.label.nunique()), np.float32)
-        for train, held in StratifiedKFold(5, shuffle=True, random_state=0).split(d, d.label):
-            valid = np.zeros(len(d), bool); valid[held] = True
-            learn = learner_of(dls_of(d, valid))
-            with learn.no_bar(), learn.no_logging(): fit(learn); p[held] = learn.get_preds()[0].numpy()
-        return p
-    return _loop
-
 OTHERS = dict(
-    text=(tweets, dict(loop=loop_of(text_dls, lambda dls: text_classifier_learner(dls, AWD_LSTM, pretrained=False), lambda learn: learn.fine_tune(2)),
+    text=(tweets, dict(loop=lambda d, size: loop(d, text_dls, lambda dls: text_classifier_learner(dls, AWD_LSTM, pretrained=False), lambda learn: learn.fine_tune(2)),
                        features=lambda d, size: in_order(FeatureFolds(text_dls(d), texts=d.text).predictions()))),
-    table=(columns, dict(loop=loop_of(table_dls, tabular_learner, lambda learn: learn.fit_one_cycle(5)), features=lambda d, size: in_order(FeatureFolds(table_dls(d)).predictions()))))
+    table=(columns, dict(loop=lambda d, size: loop(d, table_dls, tabular_learner, lambda learn: learn.fit_one_cycle(5)), features=lambda d, size: in_order(FeatureFolds(table_dls(d)).predictions()))))
 
 def one_pass(d, size):
     "The backbone over all images: as `image_features` does it, and in batches of a fastai loader."

@@ -7,6 +7,7 @@ __all__ = ['FeatureFolds']
 
 # %% ../nbs/09b_featurefolds.ipynb #00000002
 import contextlib, json, os, tempfile
+from itertools import compress
 from pathlib import Path
 from warnings import warn
 
@@ -18,8 +19,9 @@ from .binary import class_likelihood
 from .core import FastcleanWarning, Predictions, atomic_path, concat_predictions, encode_name, number_repeats, to_jsonable, versions
 from .features import Backbone, image_features, load_backbone, nearest, progress
 from .folds import FoldCache, fold_ids
-from .heads import JoinedHeads, KernelMap, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
+from .heads import JoinedHeads, RidgeHead, RidgeHeads, SklearnHeads, each_round, geometric_mean, neighbour_vote, table_head
 from .identity import describe, digest
+from .kernelmap import KernelMap
 from .loaders import class_names, ds_split, given_labels, item_names, join_labels
 from .rows import WordCounts, ds_kind, load_sentences, raw_texts, table_features, text_features
 from .transition import label_likelihood
@@ -186,8 +188,7 @@ class FeatureFolds:
     def _mapped(self, x, texts=None):
         "What the heads see of items: their features, and for texts their words."
         z = self.map(x)
-        if not self.words: return z
-        return np.concatenate([z, self.word_map(self.words(texts)) if len(x) else np.zeros((0, len(self.word_map.centre)), np.float32)], 1)
+        return np.concatenate([z, self.word_map(self.words(texts))], 1) if self.words else z
 
     def _find_twins(self):
         "Join the groups of items with those of their twins."
@@ -231,15 +232,17 @@ class FeatureFolds:
     # ---- fitting
     def _prepare(self):
         "What all folds share; nothing of it looks at a label."
-        x, r = _rows(self.features, self.ok), None if self.kind == 'table' else self._reduced
-        if self.kind == 'table' or self.head is not None:
-            self._z, self._z_other = ((x if r is None else r)[o] for o in (self.train, ~self.train))
-        else: self._z, self._z_other = (self._mapped(_rows(x, o), [t for t, keep in zip(getattr(self, '_texts', ()), o) if keep]) for o in (self.train, ~self.train))
-        if self.head is not None: self._heads = SklearnHeads(self._z, self.fold, self.head)
+        x = _rows(self.features, self.ok)
+        if self.head is not None:   # tables have one
+            seen = x if self.kind == 'table' else self._reduced
+            self._z, self._z_other = seen[self.train], seen[~self.train]
+            self._heads = SklearnHeads(self._z, self.fold, self.head)
         else:
+            self._z, self._z_other = (self._mapped(_rows(x, o), list(compress(getattr(self, '_texts', ()), o))) for o in (self.train, ~self.train))
             views = [RidgeHeads(o, self.fold, multi_label=self.multi_label) for o in np.split(self._z, [len(self.map.centre)], 1) if o.shape[1]]
             self._heads = JoinedHeads(*views) if len(views) > 1 else views[0]
-        if r is None: return
+        if self.kind == 'table': return
+        r = self._reduced
         self._base = r[self.train]
         more = -(-self.neighbours*self.n_splits//(self.n_splits - 1)) if self.neighbours else 0   # one fold's share of them may not vote
         self._near = nearest(self._base, more) if more else None

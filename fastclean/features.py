@@ -226,14 +226,16 @@ def image_features(
     chunk:int=1024, # Images per part
 )->tuple: # Features, (n, d) float16, zero where unreadable; dict from position to what went wrong
     "One pass of a frozen backbone over images."
-    return in_parts(partial(_image_part, get, backbone or load_backbone(), size, bs), n, chunk, cache)
+    backbone, device = backbone or load_backbone(), default_device() if torch.cuda.is_available() else torch.device('cpu')
+    net = replace(backbone, model=_fused(backbone.model.to(device, memory_format=torch.channels_last), size, device))
+    return in_parts(partial(_image_part, get, net, size, bs), n, chunk, cache)
 
 def _image_part(get, backbone, size, bs, idx):
     "Features of the images at some positions, and what went wrong."
     device = default_device() if torch.cuda.is_available() else torch.device('cpu')
-    net = replace(backbone, model=_fused(backbone.model.to(device, memory_format=torch.channels_last), size, device))
+    backbone.model.to(device, memory_format=torch.channels_last)
     bs = bs or (16 if device.type == 'cpu' else 64)
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool: return _forward_all(pool.map(lambda i: _load(get, i, size), idx), idx, net, bs, device)
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool: return _forward_all(pool.map(lambda i: _load(get, i, size), idx), idx, backbone, bs, device)
 
 def _forward_all(loaded, idx, backbone, bs, device):
     feats, rows, images, errors = [], [], [], {}
@@ -251,33 +253,28 @@ def _forward_all(loaded, idx, backbone, bs, device):
 # %% ../nbs/05_features.ipynb #00000011
 EXACT_UP_TO = 10**10 # comparisons; beyond, faiss looks into the nearest cells only, which finds 998 of 1,000 neighbours
 
-def _exact(x, queries, k, own):
-    "The k nearest of unit vectors to each query, a block at a time; no item finds itself where the queries are its own."
-    s = 0
-    for q in queries:
-        c = q@x.T
-        if own: c[torch.arange(len(c)), torch.arange(s, s + len(c))] = -2
-        s += len(c)
-        yield c.topk(k, 1)[::-1]
+def _exact(x, q, own, k):
+    "The k nearest of unit vectors to each query, which does not find itself where its own position is known."
+    c = q@x.T
+    if own is not None: c[torch.arange(len(c)), own] = -2
+    return c.topk(k, 1)[::-1]
 
-def _in_cells(faiss, x, queries, k, own):
-    "The same by inverted lists: of some thousand cells those nearest to each query are searched, one in 128."
-    x, cells, s = x.numpy(), 2**round(np.log2(4*len(x)**.5)), 0
+def _in_cells(faiss, x, queries, k):
+    "The same for many queries by inverted lists: of some thousand cells those nearest to each are searched, one in 128."
+    cells = 2**round(np.log2(4*len(x)**.5))
     index = faiss.index_factory(x.shape[1], f'IVF{cells},Flat', faiss.METRIC_INNER_PRODUCT)
     index.cp.max_points_per_centroid, index.nprobe = 64, max(16, cells//128)
-    index.train(x); index.add(x)
-    for q in queries:
-        sim, idx = index.search(q.numpy(), k + own)
-        if own:   # the item itself goes to the end, and away
-            sim[idx == np.arange(s, s + len(q))[:, None]] = -2
-            order = np.argsort(-sim, axis=1, kind='stable')
-            sim, idx = (np.take_along_axis(o, order, 1)[:, :k] for o in (sim, idx))
-        for j in np.flatnonzero((idx < 0).any(1)):   # these cells do not hold so many
-            c = q[j].numpy()@x.T
-            if own: c[s + j] = -2
-            idx[j] = (top := np.argpartition(-c, k - 1)[:k])[np.argsort(-c[top], kind='stable')]; sim[j] = c[idx[j]]
-        s += len(q)
-        yield torch.from_numpy(idx), torch.from_numpy(sim)
+    index.train(x.numpy()); index.add(x.numpy())
+    for q, own in queries:
+        sim, idx = map(torch.from_numpy, index.search(q.numpy(), k + (own is not None)))
+        if own is not None:   # the item itself goes to the end, and away
+            self_ = idx == own[:, None]
+            sim[self_], idx[self_] = -torch.inf, -1
+            sim, order = sim.sort(dim=1, descending=True, stable=True)
+            sim, idx = sim[:, :k], idx.gather(1, order)[:, :k]
+        for j in (idx < 0).any(1).nonzero():   # these cells do not hold so many
+            idx[j], sim[j] = _exact(x, q[j], None if own is None else own[j], k)
+        yield idx, sim
 
 def nearest(
     x, # Features of the items to search among, (n, d)
@@ -287,13 +284,13 @@ def nearest(
 )->tuple: # Positions, (m, k) int, and cosines, (m, k) float32, the nearest first
     "Nearest neighbours by cosine: exact up to `EXACT_UP_TO` comparisons, beyond that by faiss where it is installed."
     def _unit(o): return nn.functional.normalize(torch.from_numpy(check_features(o)), dim=1)
-    x, own, faiss = _unit(x), query is None, None
-    k, m = min(k, len(x) - own), len(x) if own else len(query)
+    x, faiss = _unit(x), None
+    k, m = min(k, len(x) - (query is None)), len(x if query is None else query)
     if m*len(x) > EXACT_UP_TO:
         try: faiss = optional_import('faiss', 'large')
         except ImportError: warn(f"{m:,} items are compared with {len(x):,}, which takes long; faiss is faster: pip install 'fastclean[large]'", FastcleanWarning, stacklevel=2)
     block = block or max(1, 2**14 if faiss else 2**26//max(len(x), 1))
-    queries = (x[s:s+block] if own else _unit(query[s:s+block]) for s in range(0, m, block))
-    found = list(_in_cells(faiss, x, queries, k, own) if faiss else _exact(x, queries, k, own))
+    queries = ((x[s:s+block], torch.arange(s, min(s + block, m))) if query is None else (_unit(query[s:s+block]), None) for s in range(0, m, block))
+    found = list(_in_cells(faiss, x, queries, k) if faiss else (_exact(x, q, own, k) for q, own in queries))
     if not found: return np.zeros((0, k), int), np.zeros((0, k), np.float32)
     return tuple(torch.cat(o).numpy() for o in zip(*found))

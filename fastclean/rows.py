@@ -186,6 +186,7 @@ class WordCounts:
         texts, # Texts, (n,)
     )->np.ndarray: # float32, (n, n_components), rows of length 1, or 0 where none of the words is known
         "The words of texts."
+        if not len(texts): return np.zeros((0, len(self.svd.components_)), np.float32)
         x = self.svd.transform(self.tfidf.transform(texts)).astype(np.float32)
         return x/np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
 

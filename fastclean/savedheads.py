@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from .core import decode_name, encode_name
 from .features import image_features, load_backbone
-from .heads import KernelMap, RidgeHead
+from .heads import RidgeHead
+from .kernelmap import KernelMap
 from .rows import WordCounts, load_sentences, text_features
 
 # %% ../nbs/09c_savedheads.ipynb #00000005

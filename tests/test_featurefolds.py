@@ -12,7 +12,8 @@ from fastclean.data import digits_sample, read_source
 from fastclean.featurefolds import FeatureFolds
 from fastclean.features import image_features, load_backbone, nearest, to_rgb
 from fastclean.folds import fold_ids
-from fastclean.heads import KernelMap, RidgeHeads, fit_rounds, neighbour_vote, one_hot
+from fastclean.heads import RidgeHeads, fit_rounds, neighbour_vote, one_hot
+from fastclean.kernelmap import KernelMap
 from fastclean.loaders import source_dls
 
 SIZE = 48
@@ -232,6 +233,15 @@ def test_nearest_in_cells(own, monkeypatch):
     assert np.mean([len(set(a) & set(b))/12 for a, b in zip(idx, exact[0])]) > .98 and all(len(set(o)) == 12 for o in idx)
     z, q = (o/np.linalg.norm(o, axis=1, keepdims=True) for o in (x, x if own else query))
     assert np.allclose(sim, np.einsum('id,ijd->ij', q, z[idx]), atol=1e-4)
+
+def test_more_neighbours_than_the_cells_hold(monkeypatch):
+    "Then the search is exact, and an item does not find itself either."
+    from fastclean import features
+    x = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
+    exact = features.nearest(x, 500)
+    monkeypatch.setattr(features, 'EXACT_UP_TO', 10)
+    idx, sim = features.nearest(x, 500)
+    assert (idx != np.arange(600)[:, None]).all() and np.allclose(sim, exact[1], atol=1e-5) and all(len(set(o)) == 500 for o in idx)
 
 def test_without_faiss_it_is_said(monkeypatch):
     from fastclean import features

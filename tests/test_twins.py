@@ -230,7 +230,7 @@ def test_copies_in_masses_stop_nothing(tmp_path):
 @photos_needed
 def test_planted_twins_of_photographs():
     from fastclean.features import image_features, load_backbone
-    from fastclean.heads import KernelMap
+    from fastclean.kernelmap import KernelMap
     ims = [Image.open(f).convert('RGB') for f in sorted(PHOTOS.rglob('*.JPEG'))[::16]]
     change = (lambda o: saved(o, 65), lambda o: ImageEnhance.Brightness(o).enhance(1.2), lambda o: o.crop((6, 5, *o.size)))
     n, every = len(ims), ims + [change[i % 3](ims[i]) for i in range(30)]
