@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from .core import CacheLockedError, FastcleanWarning, atomic_path, decode_name, encode_name, to_jsonable, versions
+from .core import CacheLockedError, FastcleanWarning, atomic_path, decode_name, encode_name, sweep_killed, to_jsonable, versions
 from .correct import Plan, plan_corrections
 from .corrections import Corrections, check_corrections, refusals
 from .data import read_source
@@ -135,6 +135,7 @@ def locked(
     lock = FileLock(Path(folder)/HOME/'lock')
     try: lock.acquire(timeout=0)
     except Timeout as e: raise CacheLockedError(f'another run is working on {encode_name(folder)}') from e
+    sweep_killed(Path(folder)/HOME)
     try: yield
     finally: lock.release()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from fastclean.clean import dls_frame
 from fastclean.cli import main
 from fastclean.copies import correct_copy, read_journal, read_manifest
-from fastclean.core import CacheLockedError, FastcleanWarning, Predictions
+from fastclean.core import CacheLockedError, FastcleanWarning, Predictions, atomic_path
 from fastclean.correct import *
 from fastclean.corrections import _array_corrections, _corrections, write_corrections
 from fastclean.data import read_source
@@ -395,7 +395,13 @@ def test_goes_on_where_it_stopped(folder, issues, tmp_path):
     part = tmp_path/'.dst.fastclean-part'
     made = {p: (part/p).stat().st_ino for p in read_journal(part)}
     assert len(made) == 50 and not dst.exists()
+    if not (pid := os.fork()):
+        try:
+            with atomic_path(part/'.fastclean'/'manifest.jsonl'): os._exit(0)     # killed while it writes
+        finally: os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0 and len(list(part.rglob('.*.tmp'))) == 1
     correct_copy(folder, dst, issues)
+    assert not list(dst.rglob('.*.tmp'))
     assert {p: (dst/p).stat().st_ino for p in made} == made and not part.exists()
     undo(dst); assert snapshot(dst) == snapshot(folder)
 
