@@ -117,9 +117,9 @@ def _half(device):
     if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'): return torch.bfloat16
     return None
 
-def _fused(model, size, device):
+def _fused(model, size):
     "A copy whose batch-norm layers are part of the convolutions before them; the model itself if the copy computes something else."
-    copy = deepcopy(model)
+    copy, device = deepcopy(model), next((o.device for o in model.parameters()), torch.device('cpu'))
     for m in list(copy.modules()):
         layers = list(m.named_children())
         for (_, conv), (name, norm) in zip(layers, layers[1:]):
@@ -227,7 +227,7 @@ def image_features(
 )->tuple: # Features, (n, d) float16, zero where unreadable; dict from position to what went wrong
     "One pass of a frozen backbone over images."
     backbone, device = backbone or load_backbone(), default_device() if torch.cuda.is_available() else torch.device('cpu')
-    net = replace(backbone, model=_fused(backbone.model.to(device, memory_format=torch.channels_last), size, device))
+    net = replace(backbone, model=_fused(backbone.model.to(device, memory_format=torch.channels_last), size))
     return in_parts(partial(_image_part, get, net, size, bs), n, chunk, cache)
 
 def _image_part(get, backbone, size, bs, idx):

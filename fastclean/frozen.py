@@ -22,7 +22,7 @@ from fasttransform import ItemTransform, Transform
 from torch import nn
 
 from .featurefolds import FeatureFolds
-from .features import _Stages, _half, to_rgb
+from .features import _Stages, _fused, _half, to_rgb
 from .loaders import class_names, given_labels
 from .rows import load_sentences, text_features
 
@@ -171,7 +171,8 @@ def image_learner(
     net = folds._net
     tfms = dict(after_item=[Squeeze(folds.image_size), ToTensor()], after_batch=[IntToFloatTensor(), Normalize.from_stats(net.mean, net.std)])
     new = type(dls)(*[dl.new(dl.dataset, num_workers=0, **tfms) for dl in dls.loaders], path=dls.path, device=dls.device)
-    model = nn.Sequential(FrozenFeatures(net.model.to(memory_format=torch.contiguous_format), *learn.dls.train_ds.tls[0].tfms[0].stats), learn.model)
+    body = _fused(net.model.to(memory_format=torch.contiguous_format), folds.image_size)   # as the features were made
+    model = nn.Sequential(FrozenFeatures(body, *learn.dls.train_ds.tls[0].tfms[0].stats), learn.model)
     return Learner(new, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
 
 # %% ../nbs/18a_frozen.ipynb #00100001
