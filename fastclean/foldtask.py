@@ -191,6 +191,7 @@ class FoldJob:
         "A new learner of a fold."
         train, held = self.idxs(f)
         dls = fold_dls(self.dls, train, held)
+        dls.train.rng = Random(Random(self.seed_of(f)).randint(0, 2**32-1))   # fastai's own, even where another thread draws from `random`, as in Dask's workers
         for k, v in vars(self.dls).items(): vars(dls).setdefault(k, v)   # what the user has set, such as `c`
         if hasattr(self.dls.train, 'wgts'): w = self.dls.train.wgts[train]; dls.train.wgts = w / w.sum()
         if len(dls.train) == 0: raise ValueError(f'{self.title(f)} has {len(train):,} items to train on, less than one batch of {dls.train.bs}: give the DataLoaders a smaller bs')

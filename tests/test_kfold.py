@@ -292,6 +292,16 @@ def test_a_fits_result_is_the_learners():
         p = learner_probs(learn, plain_dl(learn.dls, subset(dls.train_ds, held, 1)))
     assert np.allclose(kf.predictions().pred_probs[:len(kf.fold)][kf.fold == 1], p, atol=1e-6)
 
+def test_another_thread_that_draws_does_not_change_the_order(monkeypatch):
+    "Dask's workers draw from `random` beside the fold."
+    import random
+    from fastclean import foldtask
+    alone = KFoldLearner(arrays(), small, n_splits=2).run(quietly).predictions().pred_probs
+    make = foldtask.fold_dls
+    def drawn_from(*args): random.random(); return make(*args)
+    monkeypatch.setattr(foldtask, 'fold_dls', drawn_from)
+    assert np.array_equal(KFoldLearner(arrays(), small, n_splits=2).run(quietly).predictions().pred_probs, alone)
+
 def test_normalisation_of_a_learner_stays_in_its_folds(folder):
     dls = images(folder)
     def learner_fn(dls): dls.add_tfms([Normalize.from_stats([.2], [.3], cuda=False)], 'after_batch'); return small(dls)
