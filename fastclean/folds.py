@@ -102,6 +102,8 @@ def _group_codes(groups, has, k):
     return None if len(names) == has.sum() else codes.astype(np.int64)
 
 # %% ../nbs/07_folds.ipynb #00000012
+def _key(identity): return digest(json.dumps(identity, sort_keys=True))
+
 class FoldCache:
     "Finished folds of one identity in a folder."
     def __init__(self,
@@ -109,13 +111,16 @@ class FoldCache:
         identity:dict, # Everything that must agree, nested, as JSON can hold it
     ):
         self.folder, self.identity = Path(folder), json.loads(json.dumps(to_jsonable(identity)))
-        self.key = digest(json.dumps(self.identity, sort_keys=True))
+        self.key = _key(self.identity)
 
     def _file(self, name): return self.folder/f'{name}.safetensors'
 
     def there(self)->dict|None: # Its identity, None where the folder holds none
         "The identity of what the folder holds."
-        try: return json.loads((self.folder/'identity.json').read_text(encoding='utf-8'))['identity']
+        try:
+            there = json.loads((self.folder/'identity.json').read_text(encoding='utf-8'))
+            if there['key'] != _key(there['identity']): raise ValueError('checksum')
+            return there['identity']
         except FileNotFoundError: return None
         except (ValueError, KeyError, TypeError, NotADirectoryError) as e:
             raise ValueError(f'{self.folder} is not a cache of fastclean: identity.json cannot be read ({e}). Choose another folder or delete it') from e
@@ -129,17 +134,32 @@ class FoldCache:
         replace:'FoldCache|None'=None, # An earlier entry of the same object, which this one takes the place of
     ):
         "Lock the folder and make it this identity's for the length of the `with` block."
-        self._check_folder()
+        damaged = self._check_folder()
         lock = FileLock(self.folder/'.lock')
         self._acquire(lock)
-        try: self._enter(replace); yield self
+        try: self._enter(replace, damaged); yield self
         finally: lock.release()
 
     def _check_folder(self):
+        "Whether the folder's identity has to be written again."
         if self.folder.exists() and not self.folder.is_dir(): raise ValueError(f'cache must be a folder; {self.folder} is a file')
         self.folder.mkdir(parents=True, exist_ok=True)
         other = [f.name for f in self.folder.iterdir() if not f.name.startswith('.')]
-        if other and self.there() is None: raise ValueError(f'{self.folder} is not a cache of fastclean and not empty (it holds {other[0]}): choose a folder of its own')
+        try: there = self.there()
+        except ValueError:
+            if not self._is_ours({*other} - {'identity.json'}): raise
+            warn(f'identity.json of the cache {self.folder} is damaged: it is written again', FastcleanWarning, stacklevel=4)
+            return True
+        if other and there is None: raise ValueError(f'{self.folder} is not a cache of fastclean and not empty (it holds {other[0]}): choose a folder of its own')
+        return False
+
+    def _is_ours(self, names):
+        "Whether a cache that does not say whose it is holds nothing but entries of this identity."
+        if not (self.folder/'.owner.json').exists(): return False
+        for name in names:
+            with contextlib.suppress(SafetensorError), safe_open(self.folder/name, 'numpy') as f:   # a damaged entry is none
+                if (f.metadata() or {}).get('key') != self.key: return False
+        return all(name.endswith('.safetensors') for name in names)
 
     def _acquire(self, lock):
         owner = self.folder/'.owner.json'
@@ -150,14 +170,14 @@ class FoldCache:
             raise CacheLockedError(f'another run is working on the cache {self.folder}{who}: wait for it, or choose another folder') from None
         with atomic_path(owner) as f: f.write_text(json.dumps(dict(pid=os.getpid(), host=socket.gethostname())))
 
-    def _enter(self, replace):
+    def _enter(self, replace, damaged):
         for f in self.folder.glob('.*.tmp'): shutil.rmtree(f, ignore_errors=True)
-        there = self.there()
+        there = None if damaged else self.there()
         if there not in (None, self.identity) and (replace is None or there != replace.identity): raise CacheMismatchError(
             f'the cache {self.folder} holds other work:\n{differences(self.identity, there)}\nChoose another folder for this run, or delete that one')
         if replace is not None and there is not None: self.clear()
         if there != self.identity:
-            with atomic_path(self.folder/'identity.json') as f: f.write_text(json.dumps(dict(format=1, identity=self.identity), indent=1), encoding='utf-8')
+            with atomic_path(self.folder/'identity.json') as f: f.write_text(json.dumps(dict(format=1, key=self.key, identity=self.identity), indent=1), encoding='utf-8')
 
     def clear(self):
         "Forget all entries."

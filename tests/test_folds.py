@@ -149,6 +149,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path/'b').mkdir(); (tmp_path/'b'/'identity.json').write_text('[1')
     with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path/'b', IDENTITY).open().__enter__()
 
+@pytest.mark.parametrize('damage', [lambda t: '', lambda t: t[:40], lambda t: t.replace('"key": "', '"key": "0'), lambda t: '[]'])
+def test_a_damaged_identity_is_written_again(tmp_path, damage):
+    f = tmp_path/'identity.json'
+    with FoldCache(tmp_path, IDENTITY).open() as c: c.save('fold_0', dict(a=np.ones(1))); c.save('fold_1', dict(a=np.ones(1)))
+    (tmp_path/'fold_1.safetensors').write_bytes(b'cut'); good = f.read_text()
+    f.write_text(damage(good))
+    with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path, {**IDENTITY, 'seed': -1}).open().__enter__()   # whose entries these are not
+    with pytest.warns(FastcleanWarning, match='identity.json of the cache .* is damaged'), FoldCache(tmp_path, IDENTITY).open() as c: assert c.load('fold_0')['a'] == 1
+    assert f.read_text() == good
+    f.write_text(damage(good)); (tmp_path/'mine.txt').write_text('precious')
+    with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path, IDENTITY).open().__enter__()
+
 def test_a_second_run_is_kept_out(tmp_path):
     with FoldCache(tmp_path, IDENTITY).open():
         with pytest.raises(CacheLockedError, match=f'process {os.getpid()}'): FoldCache(tmp_path, IDENTITY).open().__enter__()
