@@ -62,7 +62,7 @@ tutorials: $(READY) $(LABELSTUDIO)    ## The tutorials in their small setting; t
 	$(TESTENV) PATH="$(CURDIR)/$(BIN):$$PATH:$(abspath $(dir $(LABELSTUDIO)))" python tools/tutorials.py
 
 bench: $(READY)    ## What is faster, and by how much; it takes 16 GB of memory, and a machine that does nothing else
-	$(TESTENV) python benchmarks/bench.py run
+	PATH="$(CURDIR)/$(BIN):$$PATH" MPLBACKEND=Agg python benchmarks/bench.py run
 
 docs: $(READY)    ## The documentation site, in _docs/html: a broken link or another warning is an error
 	$(TESTENV) python tools/docs.py --build

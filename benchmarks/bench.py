@@ -1,12 +1,13 @@
 """One command for all that is measured against a rival: `make bench`.
 
-    python benchmarks/bench.py run [--only labels imports report folds pass scaling neighbours] [--repeats 3]
+    python benchmarks/bench.py run [--only labels mapped imports report folds pass scaling neighbours] [--repeats 3]
     python benchmarks/bench.py table
 
 Ours and its rival are measured in turn, each in a process of its own, and compared by the medians of the same run; another machine gives other seconds and much the same ratios. Rows go to bench.json as they come, with the
 machine that made them; `run` makes those of a part anew. The parts:
 
 - labels: `find_label_issues` and cleanlab's, from a million items of ten classes to 1.28 million of a thousand (a 5.1 GB array; it takes 16 GB of memory for cleanlab's sake);
+- mapped: 50 million items of ten classes, whose probabilities stay on disk (no rival);
 - imports: what `import` costs, beside what it stands on;
 - report: table, CSV and report of a million rows, with their memory (no rival);
 - folds: `fastclean`'s out-of-fold predictions of 500 photographs, 300 tweets and 1,797 rows of a table, and the loop of fastai's tutorials; the backbone of the photographs is the same;
@@ -34,11 +35,15 @@ def said(*command):
     "The lines that a command prints."
     return subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
 
+def _labels(size, repeats, *args):
+    for line in said(HERE/'labels.py', '--sizes', size, '--repeats', repeats, *args):
+        o = json.loads(line)
+        yield dict(case=size, **{k: o[k] for k in ('which', 'seconds', 'processor', 'peak_gb', 'before_gb', 'flagged', 'precision', 'recall')})
+
 def labels(repeats):
-    for size in SIZES:
-        for line in said(HERE/'labels.py', '--sizes', size, '--repeats', repeats):
-            o = json.loads(line)
-            yield dict(case=size, **{k: o[k] for k in ('which', 'seconds', 'processor', 'peak_gb', 'flagged', 'precision', 'recall')})
+    for size in SIZES: yield from _labels(size, repeats)
+
+def mapped(repeats): yield from _labels('50000000x10', 1, '--which', 'fastclean', '--mapped')
 
 def imports(repeats):
     for r in range(repeats + 2):
@@ -68,7 +73,7 @@ def neighbours(repeats):
     yield dict(case='1,000,000 x 1,280', which='fastclean', **{k: o[k] for k in ('seconds', 'processor', 'peak_gb', 'recall')})
     yield dict(case='1,000,000 x 1,280', which='exact', seconds=o['exact_seconds'])
 
-PARTS = {'labels': labels, 'imports': imports, 'report': report, 'folds': folds, 'pass': one_pass, 'scaling': scaling, 'neighbours': neighbours}
+PARTS = {'labels': labels, 'mapped': mapped, 'imports': imports, 'report': report, 'folds': folds, 'pass': one_pass, 'scaling': scaling, 'neighbours': neighbours}
 
 def run(parts, repeats):
     made = json.loads(OUT.read_text()) if OUT.exists() else {}

@@ -330,12 +330,13 @@ def read_source(
 def digits_sample(
     folder, # Where to; made if it is not there
     size:int=32, # Width and height of the images in pixels
-)->Path: # The folder: one folder for each digit, 1,797 PNG images, about 1 MB
+    n:int=1797, # Number of images
+)->Path: # The folder: one folder for each digit, of PNG images, about 1 MB
     "Write scikit-learn's digits as images, a folder per class."
     from PIL import Image
     from sklearn.datasets import load_digits
     folder, data = Path(folder), load_digits()
-    names = [f'{y}/{i:04d}.png' for i, y in enumerate(data.target)]
+    names = [f'{y}/{i:04d}.png' for i, y in enumerate(data.target[:n])]
     if folder.exists():
         there = {o.relative_to(folder).as_posix() for o in folder.rglob('*') if not o.is_dir()} if folder.is_dir() else {''}
         if there == set(names): return folder
