@@ -72,8 +72,8 @@ def claim_output(
     sweep_killed(out)
     there = None
     if out.is_dir() and any(out.iterdir()):
-        try: there = json.loads((out/'source.json').read_text(encoding='utf-8'))['settings']
-        except (OSError, ValueError, KeyError, TypeError): raise ValueError(f'--out: {encode_name(out)} is not empty and not a result of fastclean: choose another folder') from None
+        try: there = {**json.loads((out/'source.json').read_text(encoding='utf-8'))['settings']}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError): raise ValueError(f'--out: {encode_name(out)} is not empty and not a result of fastclean: choose another folder') from None
     if there is not None and there != settings:
         other = ', '.join(k for k in sorted(set(there) | set(settings)) if there.get(k) != settings.get(k))
         if not force: raise ValueError(f'--out: {encode_name(out)} holds a result of other settings ({other}): choose another folder, or --force to replace it')

@@ -69,8 +69,8 @@ def read_journal(
     out = {}
     with contextlib.suppress(FileNotFoundError), open(Path(folder)/HOME/'files.jsonl', encoding='ascii', errors='replace') as f:
         for line in f:
-            try: r = json.loads(line); out[decode_name(r['path'])] = r
-            except (ValueError, KeyError, TypeError): pass     # the last line, cut off
+            try: r = json.loads(line); out[decode_name(r['path'])] = r if 'link' in r else {k: r[k] for k in ('hash', 'size', 'mtime', 'source_mtime')}
+            except (ValueError, KeyError, TypeError, RecursionError): pass     # the last line, cut off
     return out
 
 def _is_there(new, r, st):
@@ -93,7 +93,7 @@ def _copy_tree(layout, part, link, progress):
         (new := part/layout.to.get(p, p)).mkdir(parents=True, exist_ok=True)
         os.chmod(new, os.stat(os.path.join(layout.root, p)).st_mode & 0o777 | 0o700)       # who may not look into the source may not look into the copy
     with open(part/HOME/'files.jsonl', 'a', encoding='ascii') as journal:
-        journal.write('\n' if known else '')
+        journal.write('\n' if journal.tell() else '')
         for p, st in progress([(p, st) for p, st in layout.tree.items() if st[0] in ('file', 'link')]):
             src, new = os.path.join(layout.table['path'].parent if layout.table and p == layout.table['name'] else layout.root, p), part/(to := layout.to.get(p, p))
             if st[0] == 'file' and _is_there(new, known.get(to), st): continue
@@ -157,14 +157,21 @@ def _added(dst):
     with contextlib.suppress(ValueError): ours |= {decode_name(o) for o in read_manifest(dst).changes.get('from', ()) if isinstance(o, str)}
     return [p for p, st in file_tree(dst).items() if st[0] != 'dir' and p.split('/')[0] != HOME and p not in ours]
 
+def _is_ours(dst):
+    if (there := read_state(dst)) is None: raise ValueError(f'{encode_name(dst)} exists and is not a corrected copy: give a new folder')
+    return there
+
+def _is_only_ours(dst):
+    if others := _added(dst): raise ValueError(f'{encode_name(dst)} holds {len(others):,} files that are not of the copy, the first is {encode_name(others[0])!r}: move them away before it is replaced')
+
 def _is_done(dst, settings, force):
     "Whether the very copy is there; a `ValueError` where something else is."
     if not dst.exists() or not any(dst.iterdir()): return False
-    if (there := read_state(dst)) is None: raise ValueError(f'{encode_name(dst)} exists and is not a corrected copy: give a new folder')
+    there = _is_ours(dst)
     if there['state'] == 'done' and there['settings'] == settings: return True
     if there['state'] == 'undoing' and not force: raise ValueError(f'{encode_name(dst)} is being taken back: run undo on it again, or force to replace it')
     if not force: raise ValueError(f'{encode_name(dst)} is a corrected copy of other data or settings: give a new folder, or force to replace it')
-    if others := _added(dst): raise ValueError(f'{encode_name(dst)} holds {len(others):,} files that are not of the copy, the first is {encode_name(others[0])!r}: move them away before it is replaced')
+    _is_only_ours(dst)
     return False
 
 def _wipe(folder):
@@ -243,7 +250,8 @@ def _finish(part, dst):
     old = _beside(dst, 'old')
     if dst.exists():
         if any(dst.iterdir()):
-            if old.exists(): shutil.rmtree(old)
+            _is_ours(dst); _is_only_ours(dst)     # it took a while to come here
+            if old.exists(): _is_ours(old); shutil.rmtree(old)
             os.rename(dst, old)
         else: dst.rmdir()
     os.rename(part, dst)

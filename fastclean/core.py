@@ -163,7 +163,13 @@ def sweep_killed(
     "Remove what processes that were killed had begun to write."
     folder = Path(folder)
     for tmp in folder.rglob('.*.tmp') if not name else folder.glob('.*.tmp'):
-        if tmp.name.startswith(f'.{name[:40]}') and _has_gone(tmp): shutil.rmtree(tmp, ignore_errors=True)
+        if tmp.name.startswith(f'.{name[:40]}') and _has_gone(tmp): _end(tmp)
+
+def _end(tmp):
+    "Remove a temporary folder; what was to be replaced and was not goes back to its place."
+    for old in (tmp/'old').glob('*'):
+        if not os.path.lexists(tmp.parent/old.name): os.replace(old, tmp.parent/old.name)
+    shutil.rmtree(tmp, ignore_errors=True)
 
 @contextlib.contextmanager
 def atomic_path(
@@ -179,9 +185,9 @@ def atomic_path(
     if folder: new.mkdir()
     try:
         yield new
-        if folder and path.exists(): os.replace(path, tmp/'old')
+        if folder and path.exists(): (tmp/'old').mkdir(); os.replace(path, tmp/'old'/path.name)
         os.replace(new, path)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    finally: _end(tmp)
 
 # %% ../nbs/00_core.ipynb #0000001b
 def to_jsonable(

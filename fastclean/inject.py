@@ -6,9 +6,10 @@
 __all__ = ['NoiseTruth', 'add_noise', 'noisy_copy', 'read_noise']
 
 # %% ../nbs/03b_inject.ipynb #00000003
-import hashlib, json, os, shutil
+import contextlib, hashlib, json, os, shutil
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from warnings import warn
@@ -225,9 +226,7 @@ def _free(path, taken):
     "`path`, or `path` with a number where it is taken."
     if path not in taken: return path
     stem, ext = os.path.splitext(os.path.basename(path))
-    for k in range(2, len(taken) + 3):
-        new = os.path.join(os.path.dirname(path), os.fsdecode(os.fsencode(stem)[:200]) + f'-{k}{ext}')
-        if new not in taken: return new
+    return next(new for k in count(2) if (new := os.path.join(os.path.dirname(path), os.fsdecode(os.fsencode(stem)[:200]) + f'-{k}{ext}')) not in taken)
 
 def _check_dst(src, dst, settings, force):
     "Whether `dst` already holds this very copy; a `ValueError` where it must not be written."
@@ -235,10 +234,19 @@ def _check_dst(src, dst, settings, force):
     if at == root or at in root.parents or ('item_col' not in src.settings and root in at.parents):
         raise ValueError(f'{encode_name(dst)} lies in, or is, the source {encode_name(src.root)}: give a folder outside of it')
     if not os.path.lexists(dst) or (dst.is_dir() and not any(dst.iterdir())): return False
-    if not (dst/'noise.json').is_file(): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder')
-    if json.loads((dst/'noise.json').read_text(encoding='utf-8')) == settings: return True
+    try: there = json.loads((dst/'noise.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder') from None
+    if there == settings: return True
     if not force: raise ValueError(f'{encode_name(dst)} is a noisy copy of other files or settings: give another folder, or force to replace it')
+    _check_added(dst)
     return False
+
+def _check_added(dst):
+    "A `ValueError` where a noisy copy holds what came after it was made."
+    made, ours = os.lstat(dst/'noise.json').st_ctime_ns, {'noise.csv', 'noise.json'}
+    with contextlib.suppress(ValueError, OSError): ours |= {decode_name(o) for o in read_noise(dst).frame['item']}
+    later = [o for p in sorted(dst.rglob('*')) if not p.is_dir() and (o := p.relative_to(dst).as_posix()) not in ours and os.lstat(p).st_ctime_ns > made]
+    if later: raise ValueError(f'{encode_name(dst)} holds {len(later):,} files that are not of the copy, the first is {encode_name(later[0])!r}: move them away before it is replaced')
 
 def _copy_files(files, paths, group, folder, progress):
     "Copy what can be read; rows of one file become links to one copy. Returns which rows are there."
@@ -278,6 +286,7 @@ def noisy_copy(
         if not ok.any(): raise ValueError(f'none of the {len(f):,} files can be read, the first is {names[0]}')
         truth = _truth([encode_name(o) for o, t in zip(paths, ok) if t], f.split[ok].to_numpy(), true[ok], given[ok], src.vocab, noise, seed, on)
         _write_truth(truth, new, settings)
+        if os.path.lexists(dst): _check_dst(src, dst, settings, force)     # it took a while to come here
     if not ok.all(): warn(f'{(~ok).sum():,} files cannot be read and were left out, the first is {names[(~ok).argmax()]}', FastcleanWarning, stacklevel=2)
     return truth
 

@@ -13,6 +13,7 @@ from itertools import chain, count
 
 from .core import decode_name, encode_name
 from .corrections import shown
+from .data import _locate, _relative
 from .tables import find_encoding, read_splits, read_table, split_column
 
 # %% ../nbs/12j_layout.ipynb #00000005
@@ -95,6 +96,7 @@ def folder_layout(
     out = Layout(root, file_tree(root))
     places, row = _class_places(src), {o: i for i, o in enumerate(src.frame['item'])}
     homes, taken = _homes(src, places), {_key(p) for p in out.tree}
+    if f'{HOME}.undo' in out.tree: raise ValueError(f"{encode_name(root)} holds '{HOME}.undo', as a copy does that is being taken back: run undo on it again, or rename it")
     out.to = {p: _aside + p for p in out.tree if p.split('/')[0].startswith(HOME)}
     for r in plan.frame.to_dict('records'):
         i = row[r['item']]
@@ -117,10 +119,17 @@ def _change(r, old, new): return dict(item=r['item'], action=r['action'], given_
 def _table_rows(path, src, kwargs):
     "Row of the table for each item."
     if src.kind != 'image' or not src.settings['dropped']: return [int(o) for o in src.frame['item']] if src.kind != 'image' else range(len(src))
-    encoding, label = _table_encoding(path, 'image', kwargs.get('encoding')), src.settings['label_col']
-    d = read_table(path, encoding).drop(columns=src.settings['item_col'])
+    label, d = src.settings['label_col'], _paths(path, kwargs).drop(columns=src.settings['item_col'])
     split = read_splits(d, *split_column(d, kwargs.get('valid_col', 'is_valid'), kwargs.get('split_col'), ''), '', [])
     return [i for i, (o, s) in enumerate(zip(d[label], split)) if o.strip() or s == 'unlabelled']
+
+def _paths(path, kwargs): return read_table(path, _table_encoding(path, 'image', kwargs.get('encoding')))
+
+def _files(path, src, kwargs):
+    "The files that a table of images names, those of rows without a label, too."
+    if not src.settings['dropped']: return set(src.frame.path)
+    names = _paths(path, kwargs)[src.settings['item_col']].drop(_table_rows(path, src, kwargs))
+    return {*src.frame.path, *(_relative(_locate(src.root, o)[0], [f'{f(src.root)}{os.sep}' for f in (os.path.abspath, os.path.realpath)]) for o in names if o)}
 
 def _table_encoding(path, kind, encoding):
     "The encoding that `read_source` reads a table in."
@@ -137,7 +146,7 @@ def table_layout(
     "Where a table and its files stand in a copy."
     root, name, st = os.path.abspath(src.root), path.name, os.stat(path)
     out = Layout(root, {})
-    files = {p for p in src.frame.path if not os.path.isabs(p) and '..' not in p.split('/')} if src.kind == 'image' else ()
+    files = {p for p in _files(path, src, kwargs) if not os.path.isabs(p) and '..' not in p.split('/')} if src.kind == 'image' else ()
     for p in sorted(files):
         if p == name or p.split('/')[0].startswith(HOME): raise ValueError(f'the table names the file {encode_name(p)!r}, which cannot stand in a copy')
         if os.path.isfile(f := os.path.join(root, p)): out.tree[p] = 'file', os.stat(f).st_size, os.stat(f).st_mtime_ns

@@ -28,6 +28,7 @@ class Review:
         vocab=None, # Names of the classes; default those in the table
     ):
         if 'class' in issues: raise ValueError('a review is for data with one label for each item; for several, look at the report and change the labels where they are kept')
+        if not str(path).lower().endswith('.csv'): raise ValueError(f'decisions are kept as a CSV; {encode_name(path)} does not end in .csv')
         self.issues, self.path = issues, Path(path)
         self.vocab = list(vocab) if vocab is not None else sorted({v for c in ('given_label', 'predicted_label', 'suggested_label') for v in issues[c].dropna()}, key=str)
         self._class = {str(v): v for v in self.vocab}
@@ -39,12 +40,14 @@ class Review:
     def refresh(self)->'Review': # Itself
         "Read the file again, if it is not as it was."
         try: st = self.path.stat()
-        except FileNotFoundError: self._said, self._stat = {}, None; return self
+        except FileNotFoundError: self._said, self._more, self._stat = {}, None, None; return self
         if (now := (st.st_mtime_ns, st.st_size, st.st_ino)) == self._stat: return self
-        d = as_decisions(read_table(self.path))
+        t = read_table(self.path)
+        if 'is_label_issue' in t: raise ValueError(f'{encode_name(self.path)} is a table of issues: give decisions a file of their own')
+        d = as_decisions(t)
         if (twice := d['item'].duplicated()).any(): raise ValueError(f"{encode_name(self.path)} has two decisions on {d['item'][twice].iloc[0]!r}: leave one")
         self._said = {i: ('drop', None) if gone else self._as_said(i, label) for i, label, gone in zip(d['item'], d.label, d['drop'])}
-        self._stat = now
+        self._more, self._stat = t.set_index(d['item']).drop(columns=['item', 'label', 'action'], errors='ignore'), now   # notes of somebody's, which stay
         return self
 
     def _as_said(self, item, label):
@@ -55,7 +58,9 @@ class Review:
 
     def _write(self, said):
         rows = [(i, '' if act == 'drop' or label is None else str(label), act) for i, (act, label) in said.items()]
-        with atomic_path(self.path) as f: pd.DataFrame(rows, columns=['item', 'label', 'action']).to_csv(f, index=False, encoding='utf-8', errors='surrogateescape', lineterminator='\n')
+        d = pd.DataFrame(rows, columns=['item', 'label', 'action'])
+        if self._more is not None: d = d.join(self._more, on='item')
+        with atomic_path(self.path) as f: d.to_csv(f, index=False, encoding='utf-8', errors='surrogateescape', lineterminator='\n')
         st = self.path.stat()
         self._stat = st.st_mtime_ns, st.st_size, st.st_ino
 

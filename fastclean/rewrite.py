@@ -33,8 +33,7 @@ def _records(text, sep, quoted):
     end, blank, at = re.compile(r'\r\n|\n|\r|\Z'), re.compile('[ \t]*'.replace('\t', '' if sep == '\t' else '\t')), 1 if text[:1] == '\ufeff' else 0
     while at < len(text):
         m = record.match(text, at)
-        e = end.match(text, m.end())
-        if e is None: raise ValueError(f'the table has a line that is not understood, at character {m.end():,}')
+        e = end.match(text, m.end())     # there is one: a cell takes all but separators and ends of lines
         if not blank.fullmatch(m[0]): yield m.start(), m.end(), e.end(), one
         at = e.end()
 

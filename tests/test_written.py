@@ -611,3 +611,116 @@ def test_what_is_no_output_folder(tmp_path, force):
         with pytest.raises(ValueError, match='not empty and not a result of fastclean'): claim_output(tmp_path/'out', {}, force)
         assert snapshot(tmp_path/'out') == was
         shutil.rmtree(tmp_path/'out')
+
+# What was lost once.
+
+def below(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+def test_files_that_come_while_a_copy_is_replaced(src, one, tmp_path):
+    dst = tmp_path/'dst'
+    correct_copy(src, dst, one)
+    def late(files): put(dst/'results.txt', 'hours of work'); yield from files
+    try: correct_copy(src, dst, said(tmp_path/'two.csv', ('ant/ant0.png', 'cow')), force=True, progress=late)
+    except ValueError: pass
+    assert b'hours of work' in below(tmp_path).values()
+
+def test_a_folder_of_somebody_else_that_comes_while_a_copy_is_made(src, one, tmp_path):
+    dst = tmp_path/'dst'
+    def late(files): put(dst/'thesis.txt', 'mine'); yield from files
+    try: correct_copy(src, dst, one, progress=late)
+    except ValueError: pass
+    assert b'mine' in below(tmp_path).values()
+    try: correct_copy(src, dst, said(tmp_path/'two.csv', ('ant/ant0.png', 'cow')), force=True)
+    except ValueError: pass
+    assert b'mine' in below(tmp_path).values()
+
+def test_the_first_line_of_a_journal_is_cut_off(src, tmp_path):
+    "As on a full disk."
+    dst, plan = tmp_path/'dst', said(tmp_path/'c.csv', ('cow/cow0.png', 'bee'))
+    journal = stopped(src, dst, plan, 1)/'.fastclean'/'files.jsonl'
+    journal.write_bytes(journal.read_bytes()[:5])
+    correct_copy(src, dst, plan)
+    assert len(read_journal(dst)) == 12 and undo(dst) == 1
+
+def test_an_old_folder_is_not_lost_with_the_new_one(tmp_path, monkeypatch):
+    put(tmp_path/'out'/'old.txt', 'old')
+    real = os.replace
+    def full(a, b):
+        if Path(b) == tmp_path/'out' and Path(a).name == 'new': raise OSError(errno.ENOSPC, 'No space left on device')
+        real(a, b)
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError):
+        with atomic_path(tmp_path/'out', folder=True) as f: put(f/'new.txt', 'new')
+    assert below(tmp_path) == {'out/old.txt': b'old'}
+
+def test_an_old_folder_is_not_swept_away(tmp_path):
+    "Killed between the two renames: the next run puts it back."
+    put(tmp_path/'out'/'old.txt', 'old')
+    if not (pid := os.fork()):
+        real = os.replace
+        def end(a, b):
+            if Path(a).name == 'new': os._exit(0)
+            real(a, b)
+        os.replace = end
+        with atomic_path(tmp_path/'out', folder=True) as f: put(f/'new.txt', 'new')
+        os._exit(1)
+    os.waitpid(pid, 0)
+    sweep_killed(tmp_path, 'out')
+    assert b'old' in below(tmp_path).values()
+
+def test_files_that_somebody_put_into_a_noisy_copy(src, tmp_path):
+    noisy_copy(src, dst := tmp_path/'dst', SymmetricNoise(.3))
+    put(dst/'results.txt', 'hours of work')
+    with pytest.raises(ValueError): noisy_copy(src, dst, SymmetricNoise(.2), force=True)
+    assert (dst/'results.txt').exists()
+
+def test_a_review_does_not_write_over_a_table_of_issues(tmp_path):
+    from fastclean.issues import write_issues
+    write_issues(t := table(), f := tmp_path/'issues.csv'); was = f.read_bytes()
+    with pytest.raises(ValueError): Review(t, f).decide('0.png', 'drop')
+    assert f.read_bytes() == was
+
+@pytest.mark.parametrize('name', ['d.tsv', 'd.parquet', 'd.csv.gz'])
+def test_decisions_are_read_as_they_were_written(tmp_path, name):
+    try: Review(table(), tmp_path/name).decide('0.png', 'drop')
+    except ValueError: return
+    assert len(Review(table(), tmp_path/name)) == 1
+
+def test_other_columns_of_decisions_stay(tmp_path):
+    put(d := tmp_path/'d.csv', 'item,label,who\n1.png,ant,ann\n')
+    Review(table(), d).decide('0.png', 'drop')
+    assert 'ann' in d.read_text()
+
+@pytest.mark.parametrize('text', ['['*100_000, '{"settings": "x"}', '{"settings": [1]}', '{"settings": [{}]}', '{"settings": null}'])
+def test_a_damaged_source_json(tmp_path, text):
+    put(tmp_path/'out'/'source.json', text)
+    with pytest.raises(ValueError, match='not a result of fastclean'): claim_output(tmp_path/'out', dict(a=1))
+
+def test_a_damaged_noise_json(src, tmp_path, capsys):
+    noisy_copy(src, dst := tmp_path/'dst', SymmetricNoise(.3))
+    put(dst/'noise.json', '['*100_000)
+    assert main(['noise', str(src), str(dst)]) == 2
+
+@pytest.mark.parametrize('line', [{}, dict(size=5), dict(size=5, mtime=1)])
+def test_a_journal_that_lacks_something(src, one, tmp_path, line):
+    "A file of which nothing is known stays where it is; one that was moved cannot go back."
+    dst = tmp_path/'dst'
+    correct_copy(src, dst, one)
+    j = dst/'.fastclean'/'files.jsonl'
+    def lack(name): j.write_text(''.join(json.dumps(dict(path=json.loads(o)['path'], **line)) + '\n' if name in o else o for o in j.read_text().splitlines(True)))
+    lack('cow/cow0.png'); whole = j.read_text()
+    lack('ant0'); moved = j.read_text()
+    with pytest.raises(ValueError, match='journal does not know'): undo(dst)
+    j.write_text(whole)
+    assert moved != whole and undo(dst) == 1 and below(dst) == below(src)
+
+def test_a_source_that_has_our_last_name(src, one, tmp_path):
+    put(src/'.fastclean.undo'/'x', 'x')
+    with pytest.raises(ValueError, match='run undo on it again, or rename it'): correct_copy(src, tmp_path/'dst', one)
+    assert not (tmp_path/'dst').exists()
+
+def test_files_of_rows_without_a_label(tmp_path):
+    for i in range(6): put(tmp_path/'in'/f'{i}.png', str(i))
+    t = put(tmp_path/'in'/'t.csv', 'path,label\n0.png,\n' + ''.join(f'{i}.png,{"xy"[i % 2]}\n' for i in range(1, 6)))
+    correct_copy(t, tmp_path/'dst', said(tmp_path/'c.csv', ('1.png', 'x')), drop_unlabelled=True)
+    assert all((tmp_path/'dst'/f'{i}.png').is_file() for i in range(6))
