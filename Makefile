@@ -8,7 +8,10 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-.PHONY: help demo test check pytest nbtest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
+# Notebooks that train more than a minute's worth: run by `make test-slow`.
+SLOW_NOTEBOOKS := 06b_targets|12d_evidence|12e_interpretation|16_dynamics|16c_joint|16d_elr|18_recipe|19h_instancegm|index
+
+.PHONY: help demo test test-slow check pytest nbtest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -25,17 +28,21 @@ demo: $(READY)    ## Find flipped labels in scikit-learn's digits
 	$(BIN)/fastclean demo
 	@echo 'For fastclean in this terminal:  source $(VENV)/bin/activate'
 
-test: check pytest nbtest    ## All tests that need nothing but Python
+test: check pytest nbtest    ## The tests that need nothing but Python: a quarter of an hour on two cores
+
+test-slow: $(READY)    ## The long ones among them: kills, whole trainings, commands from end to end
+	$(TESTENV) python -m pytest -m slow -n $(WORKERS) --durations 10
+	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print --file-re '^($(SLOW_NOTEBOOKS))\.ipynb'
 
 check: $(READY)    ## Are modules and README in step with the notebooks?
 	$(TESTENV) python tools/check_export.py
 	$(TESTENV) python tools/readme.py --check
 
-pytest: $(READY)    ## The tests in tests/
-	$(TESTENV) python -m pytest -m 'not browser and not cluster' -n $(WORKERS) --dist loadfile --durations 20
+pytest: $(READY)    ## Those in tests/
+	$(TESTENV) python -m pytest -m 'not slow and not browser and not cluster' -n $(WORKERS) --dist loadfile --durations 20
 
-nbtest: $(READY)    ## The notebooks' own tests
-	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print
+nbtest: $(READY)    ## Those of the notebooks
+	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print --skip-file-re '^([_.]|($(SLOW_NOTEBOOKS))\.ipynb)'
 
 test-browser: $(READY)    ## The report, the audit and the review in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }

@@ -14,6 +14,7 @@ def run(tmp_path, *args):
     return p.stdout
 
 @pytest.mark.skipif(not SCRIPT.is_file(), reason='the benchmarks are not installed')
+@pytest.mark.slow
 def test_a_small_grid_of_the_methods(tmp_path):
     grid = ['--sets', 'digits', '--seeds', 0, '--noises', 'symmetric .5', 'margin .3', '--epochs', 4, '--jobs', 1]
     run(tmp_path, 'run', *grid, '--methods', 'plain', 'tuned', 'gce')

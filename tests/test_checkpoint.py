@@ -112,6 +112,7 @@ def test_every_callback_in_every_fit(name, fit, tmp_path):
     assert same(train(make(), fit, args), resumed(tmp_path/'c.pth', [Stop(last, 1, 'before_batch')], make, fit=fit, args=args))
 
 @pytest.mark.parametrize('fit', FITS)
+@pytest.mark.slow
 def test_wherever_it_is_stopped(fit, tmp_path):
     make = lambda: [ELR(), NoiseAdaptation(warmup=0.), TrainingDynamics()]
     whole, events = train(make(), fit), ['before_batch', 'after_step', 'before_validate', 'after_epoch', 'after_fit']

@@ -259,6 +259,7 @@ def test_it_shows_itself(cleaner):
     assert data['application/vnd.jupyter.widget-view+json']['model_id'] == cleaner.box.model_id and data['text/plain'] == repr(cleaner)
     assert data['text/html'] == cleaner._repr_html_() and _style() in data['text/html'] and cleaner.body.value in data['text/html']   # for pages without widgets
 
+@pytest.mark.slow
 def test_only_the_widget_needs_ipywidgets():
     code = '''import sys; sys.modules['ipywidgets'] = None
 from fastclean.all import SuspectCleaner, Review, find_label_issues, Predictions
@@ -268,6 +269,7 @@ except ImportError as e: print(e)'''
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.strip() == "ipywidgets is needed here and is not installed. Install it with: pip install 'fastclean[app]'", r.stderr[-2000:]
 
+@pytest.mark.slow
 def test_in_a_running_notebook(tmp_path, monkeypatch):
     "Cells as a user would write them; the kernel ends in between."
     import nbformat

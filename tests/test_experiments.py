@@ -37,11 +37,13 @@ def test_the_page_shows_the_table(tmp_path):
     assert f'| {r.marked:,} | {r.precision:.3f} | {r.recall:.3f} | {r.f1:.3f} |\n' in text
 
 @pytest.mark.parametrize('args', [[], ['--in-sample', '--arch', 'find']])
+@pytest.mark.slow
 def test_nothing_is_tracked_in_silence(tmp_path, args):
     r = subprocess.run([sys.executable, str(ROOT/'experiments'/'train.py'), '--track', 'tensorboard', '--every', '500', '--noise', '50', '--epochs', '1', *args], cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert r.returncode and '--in-sample' in r.stderr.splitlines()[-1] and 'Traceback' not in r.stderr and not any(tmp_path.iterdir())
 
 @pytest.mark.skipif(not (DATA/'imagenette2-160'/'noisy_imagenette.csv').is_file(), reason='Imagenette is not in the data folder')
+@pytest.mark.slow
 def test_imagenette(tmp_path):
     assert 'written to' in run('train.py', '--noise', '50', '--every', '50', '--in-sample', '--epochs', '1', cwd=tmp_path)
     d = pd.read_csv(tmp_path/'RESULTS'/'imagenette_labelsmoothing'/'posterior'/'noisy50_train_predictions.csv')
@@ -50,6 +52,7 @@ def test_imagenette(tmp_path):
     assert 'in-sample' in run('table.py', '--to', 't.csv', cwd=tmp_path)
 
 @pytest.mark.skipif(not (DATA/'covid19tweet'/'train.tsv').is_file(), reason='the tweets are not in the data folder')
+@pytest.mark.slow
 def test_tweets(tmp_path):
     assert 'are wrong; precision' in run('covidtweets.py', '--every', '40', cwd=tmp_path)
     d = pd.read_csv(tmp_path/'RESULTS'/'covid'/'noisy'/'noisy_text.csv')

@@ -572,6 +572,7 @@ def test_killed_in_the_middle_it_goes_on(served, backend):
 
 @pytest.mark.parametrize('answer, slow, message', [((401, b'{}'), 0, 'refuses the key .*set LABEL_STUDIO_API_KEY'), ((200, b'<html>'), 0, 'is this the address of Label Studio'), ((500, b'oops'), 0, 'status 500.* It is tried again'),
     ((200, b'{"id": 1, "title": "x", "label_config": "<View/>"}'), 0, 'no .*Choices.*classification')])
+@pytest.mark.slow
 def test_a_backend_beside_a_label_studio_that_misbehaves(server, backend, answer, slow, message):
     client(server, answer)
     b = backend(LABEL_STUDIO_HOST=server.url, LABEL_STUDIO_API_KEY=KEY)
@@ -591,6 +592,7 @@ def small_disk(tmp_path):
     yield d
     subprocess.run(['umount', '-l', d])
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(small_disk, server):
     client(server, (401, b'{}'))
     b = Backend(small_disk/'state', every=2, LABEL_STUDIO_HOST=server.url, LABEL_STUDIO_API_KEY=KEY)

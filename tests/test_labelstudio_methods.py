@@ -46,6 +46,7 @@ def train(data, folder, how, stop=None):
     return *train_project(data, folder, how, at)[:2], stages
 
 @pytest.mark.parametrize('method', WAYS)
+@pytest.mark.slow
 def test_every_method_predicts_everything(method, project, tmp_path):
     data, true = project
     preds, issues, stages = train(data, tmp_path, SMALL[method])
@@ -69,6 +70,7 @@ def test_the_division_says_how_probable_a_label_is(project, tmp_path):
     same = division.set_index('item').label_score
     assert np.allclose(issues.label_score[same.index].astype(float), same.astype(float)) and len(issues) == 56
 
+@pytest.mark.slow
 def test_what_people_agree_on_is_judged_by_itself(project, tmp_path):
     data, _ = project
     preds, division = predict_project(data, tmp_path, SMALL['dividemix'])
@@ -82,6 +84,7 @@ def test_confirmed_labels_are_no_issues(project, tmp_path):
     data = replace(project[0], confirmed=[str(i) for i in range(50)])
     for method in ('recipe', 'dividemix'): assert not train(data, tmp_path, SMALL[method])[1].is_label_issue.any()
 
+@pytest.mark.slow
 def test_two_networks_go_on_with_the_next_epoch(project, tmp_path):
     data, _ = project
     whole = train(data, tmp_path/'a', SMALL['dividemix'])[1]
@@ -94,6 +97,7 @@ def test_two_networks_go_on_with_the_next_epoch(project, tmp_path):
     assert file.stat().st_mtime_ns == stamp
     finished(tmp_path/'b'); assert not file.exists()
 
+@pytest.mark.slow
 def test_folds_go_on_with_the_next_epoch(project, tmp_path):
     data, _ = project
     whole = train(data, tmp_path/'a', SMALL['recipe'])[1]
@@ -102,6 +106,7 @@ def test_folds_go_on_with_the_next_epoch(project, tmp_path):
     assert not any('fold 1 of 5, epoch' in o for o in stages)
     pd.testing.assert_frame_equal(issues, whole)
 
+@pytest.mark.slow
 def test_other_labels_begin_anew(project, tmp_path):
     data, _ = project
     with pytest.raises(KeyboardInterrupt): train(data, tmp_path, SMALL['dividemix'], 'epoch 2 of 4')

@@ -182,7 +182,7 @@ def test_ci_script():
     ci = ROOT/'.ci/run'
     assert ci.stat().st_mode & stat.S_IXUSR
     subprocess.run(['bash', '-n', ci], check=True)
-    assert all(t in ci.read_text() for t in ('make test', 'make demo', 'make test-browser'))
+    assert all(t in ci.read_text() for t in ('make test;', 'make test-slow', 'make demo', 'make test-browser'))
 
 @pytest.mark.skipif(not shutil.which('make'), reason='make is not installed')
 def test_make(tmp_path):

@@ -191,6 +191,7 @@ def test_the_policy_allows_this_script_and_no_other(tmp_path):
 
 # Small enough
 
+@pytest.mark.slow
 def test_a_hundred_thousand_issues_fit_in_20_mb(tmp_path):
     n = 130_000
     preds = record(n, [f'class {k}' for k in range(20)], noise=.85, items=[f'train/some/deep/folder/image_{i:08d}_of_the_set.jpeg' for i in range(n)])
@@ -402,6 +403,7 @@ def test_evidence_of_texts_and_rows(tmp_path):
     first = e[(e['item'] == issues['item'][0]) & (e['rank'] == 1)].set_index('side').neighbour
     assert f"a <b>{issues['item'][0]} v{first.suggested} v{first.given} v" in ''.join(Page(path).words).replace('\n', '')
 
+@pytest.mark.slow
 def test_evidence_leaves_room_for_the_pictures(tmp_path):
     preds = record(4000); issues = find_label_issues(preds); e = evidence_of(preds, issues)
     noise = np.random.default_rng(0).integers(0, 255, (64, 256, 256, 3), dtype=np.uint8)

@@ -65,6 +65,7 @@ def test_batches_are_the_items_whatever_the_loader(folds):
     x, y = f.train.one_batch()
     assert all(row[tuple(a[:20].tolist())] == int(b) for a, b in zip(x, y))
 
+@pytest.mark.slow
 def test_comparison(dls, folds):
     r = clean_and_retrain(dls, finder=folds)
     assert list(r.table.index) == ['given', 'cleaned', 'true']
@@ -92,6 +93,7 @@ def test_actions(dls, folds, action):
     assert r.table.wrong['cleaned'] < .1 and found > .3*n
     assert (given_labels(dls.train_ds) != given_labels(r.learner.dls.train_ds)).sum() == 0   # the user's labels stay
 
+@pytest.mark.slow
 def test_no_validation_label_in_any_choice(dls):
     plain = relabel_dls(dls, {})                                      # without the truth
     other = relabel_dls(dls, {1: (given_labels(dls.valid_ds) + 1) % 10})
@@ -101,6 +103,7 @@ def test_no_validation_label_in_any_choice(dls):
     assert torch.equal(a.learner.model[1].weight, b.learner.model[1].weight)
     assert list(a.table.index) == ['given', 'cleaned'] and a.table.accuracy['cleaned'] > .6 > .2 > b.table.accuracy['cleaned']
 
+@pytest.mark.slow
 def test_any_learner(few):
     r = clean_and_retrain(few, mean_net, fit=briefly, n_splits=3)
     kf = KFoldLearner(few, mean_net, n_splits=3, seed=42).run(briefly)
@@ -114,6 +117,7 @@ def test_features_find_for_any_learner(few):
     r = clean_and_retrain(few, mean_net, epochs=1, finder=FeatureFolds(few, Shades(), image_size=16, n_splits=3))
     assert r.settings['fit'] == 'fine_tune(1)' and type(r.learner.model[2]) is nn.Linear
 
+@pytest.mark.slow
 def test_validation_with_wrong_labels_is_measured_by_the_truth(path):
     clean = some(path)
     kw = dict(image_size=16, n_splits=3, backbone=Shades(), compare=False)

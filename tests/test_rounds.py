@@ -160,6 +160,7 @@ def test_targets_of_a_fold_by_hand(monkeypatch):
         p = learner_probs(learn, plain_dl(learn.dls, subset(dls.train_ds, held, 1)))
     assert np.allclose(kf.predictions().pred_probs[:120][kf.fold == 1], p, atol=1e-6)
 
+@pytest.mark.slow
 def test_strict_to_the_last_bit(monkeypatch):
     "A learner's predictions of a fold do not change when all its labels do."
     rising(monkeypatch)
@@ -182,6 +183,7 @@ def test_the_round_that_is_used(one, monkeypatch, capsys):
 # ---- what KFoldLearner promises
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize('stop', [1, 4, 7])
+@pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path, stop, error, monkeypatch, capsys):
     state = tmp_path/'state'
     def fit(learn):
@@ -202,6 +204,7 @@ def test_another_run_has_another_identity(tmp_path, a, b, says):
     folds(cache=tmp_path/'c', **a).run(partial(quietly, n=1))
     with pytest.raises(CacheMismatchError, match=says): folds(cache=tmp_path/'c', **b).run(partial(quietly, n=1))
 
+@pytest.mark.slow
 def test_in_processes(monkeypatch):
     rising(monkeypatch)
     a = folds().run(quietly).predictions()
@@ -218,6 +221,7 @@ def test_unreadable_items_have_no_part(tmp_path, monkeypatch):
         with pytest.warns(FastcleanWarning, match='2 of 150 items cannot be read'): p = folds(dls=dsets.dataloaders(bs=16, num_workers=0), strict=strict).run(quietly).predictions()
         assert len(p) == N - 2 and p.meta['unreadable'] == ['5', '130'] and (p.given_label == np.delete(NOISY, [5, 130])).all()
 
+@pytest.mark.slow
 def test_texts_and_tables(monkeypatch):
     from fastai.data.transforms import Normalize
     from fastai.tabular.all import Categorify, FillMissing, TabularDataLoaders, tabular_learner

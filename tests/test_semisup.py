@@ -175,6 +175,7 @@ def test_gradients():
         assert seen and all(o == [True, False] for o in seen)
         assert gm.co_divide.rows[-1]['n_unlabelled'] > 0
 
+@pytest.mark.slow
 def test_the_graphical_model_teaches_the_network():
     def reach(**weights):
         got = []
@@ -343,6 +344,7 @@ class Kill(Callback):
         if self.training and self.epoch == 2 and self.iter == 1: os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize('cls', [DivideMix, InstanceGM])
+@pytest.mark.slow
 def test_goes_on_after_a_kill(cls, tmp_path):
     child = multiprocessing.get_context('fork').Process(target=_dm, args=(cls, [Kill()], tmp_path/'c.pth'))
     child.start(); child.join()

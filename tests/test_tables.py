@@ -131,6 +131,7 @@ def test_wrong_labels_are_found(tmp_path, head):
     assert all((p.vocab[y] if y >= 0 else None) == (d.species[i] if d.split[i] != 'unlabelled' else None) for i, y in zip(at, p.given_label))
     assert ap(p[p.given_label >= 0], wrong) > (.7 if head == 'boosting' else .9)
 
+@pytest.mark.slow
 def test_no_row_sees_its_own_label(tmp_path):
     d, _ = flowers()
     f = lambda d: FeatureFolds(table_dls(read_source(write(d, tmp_path/'t.csv'), label_col='species')), rounds=2)
@@ -178,6 +179,7 @@ def test_find_in_a_table(tmp_path, capsys):
         err = capsys.readouterr().err.strip().splitlines()[-1]
         assert words in err, err
 
+@pytest.mark.slow
 def test_finetune_a_table(tmp_path):
     d, wrong = flowers(e=list('xyz')*50)
     d.loc[::9, 'b'] = None

@@ -263,6 +263,7 @@ def test_training_keeps_the_loss(loss):
     a, b = trained(loss=loss), trained(SoftTargets(HOT), loss=loss)
     assert all(torch.allclose(p, q, atol=1e-4) for p, q in zip(a.model.parameters(), b.model.parameters())) and b.loss_func is loss
 
+@pytest.mark.slow
 def test_soft_targets_are_learnt():
     t = np.random.default_rng(0).dirichlet([1, 1, 1], 60)
     learn = trained(SoftTargets(t), n=300)

@@ -132,6 +132,7 @@ def test_texts_without_common_words(tmp_path):
     kf = FeatureFolds(text_dls(read_source(tmp_path/'t.csv', text_col='text')), rounds=1, neighbours=3)
     assert len(kf.predictions()) == 40 and kf.words is None
 
+@pytest.mark.slow
 def test_finetune_texts(tmp_path):
     d, _ = sentences(60)
     d.assign(split=np.resize(['train']*4 + ['valid', 'test'], 60)).to_csv(tmp_path/'t.csv', index=False)

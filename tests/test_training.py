@@ -58,6 +58,7 @@ def test_it_leaves_what_it_promises(noisy, cache, tmp_path, capsys):
     assert 'other settings (epochs)' in fails(capsys, noisy, '--out', out, '--size', 32, '--epochs', 4)
     assert train(noisy, out, '--cache', cache, '--size', 32, '--epochs', 4, '--force') == 0 and len(pd.read_csv(out/'history.csv')) == 4
 
+@pytest.mark.slow
 def test_the_exported_learner_predicts_files_as_the_training_saw_them(noisy, cache, tmp_path):
     src = hold_out(read_source(noisy))
     for mode, epochs in dict(features=12, finetune=12).items():
@@ -104,6 +105,7 @@ def test_validation_items_of_the_source_are_used(noisy, cache, tmp_path, capsys)
     assert (s['n_valid'], s['valid_labels'], s['held_out']) == (90, 'given', False) and 'held out' not in capsys.readouterr().out
 
 @pytest.mark.parametrize('method', METHODS)
+@pytest.mark.slow
 def test_every_method(noisy, cache, tmp_path, method):
     two = METHODS[method].course == 'two'
     assert train(noisy, tmp_path/'out', '--method', method, '--mode', 'finetune' if two else 'features', '--cache', cache, '--size', 32, '--epochs', 2) == 0
@@ -114,6 +116,7 @@ def test_every_method(noisy, cache, tmp_path, method):
     assert s['method'] == method and s['about'] == METHODS[method].about and 0 <= s['accuracy'] <= 1 and len(pd.read_csv(tmp_path/'out'/'history.csv')) == 2
     assert type(load_learner(tmp_path/'out'/'export.pkl').loss_func).__name__ == 'CrossEntropyLossFlat'
 
+@pytest.mark.slow
 def test_predictions_of_an_earlier_search(noisy, cache, tmp_path, capsys):
     assert main(['find', str(noisy), '--out', str(tmp_path/'found'), '--size', '32', '--rounds', '1', '--cache', str(cache)]) == 0
     assert train(noisy, tmp_path/'a', '--found', tmp_path/'found', '--mode', 'finetune', '--method', 'soft', '--size', 16, '--epochs', 2) == 0
@@ -155,6 +158,7 @@ def test_images_that_cannot_be_read_are_left_out(noisy, cache, tmp_path, capsys)
         s = summary(tmp_path/mode)
         assert len(s['unreadable']) == 9 and s['n'] + s['n_valid'] == 351 and '9 items could not be read' in capsys.readouterr().out
 
+@pytest.mark.slow
 def test_texts_and_tables(tmp_path, capsys):
     rng = np.random.default_rng(0)
     y = rng.choice(['good', 'bad'], 240)
@@ -174,6 +178,7 @@ def test_texts_and_tables(tmp_path, capsys):
     assert 'a network is trained' in fails(capsys, tmp_path/'table.csv', '--label-col', 'label', '--mode', 'features', '--out', tmp_path/'x')
     assert 'is for images' in fails(capsys, tmp_path/'table.csv', '--label-col', 'label', '--size', 32, '--out', tmp_path/'x')
 
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_same_end(noisy, cache, tmp_path):
     args = ['--mode', 'finetune', '--method', 'elr', '--size', '24', '--epochs', '6']
     assert train(noisy, tmp_path/'whole', *args) == 0
@@ -191,6 +196,7 @@ def test_killed_it_goes_on_to_the_same_end(noisy, cache, tmp_path):
     x, y = (load_learner(tmp_path/o/'export.pkl').model.state_dict() for o in ('whole', 'killed'))
     assert all((x[k] == y[k]).all() for k in x)
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_logged_in(noisy, cache, tmp_path):
     "In a process of its own: wandb remembers who it was asked to be."
     pytest.importorskip('wandb')
@@ -199,6 +205,7 @@ def test_a_tracker_that_is_not_logged_in(noisy, cache, tmp_path):
     r = subprocess.run([sys.executable, '-c', 'import sys; from fastclean.cli import main; sys.exit(main(sys.argv[1:]))', *map(str, args)], capture_output=True, text=True, env=env)
     assert r.returncode == 2 and r.stderr.strip().splitlines()[-1].startswith('fastclean: --track wandb') and 'Traceback' not in r.stderr
 
+@pytest.mark.slow
 def test_followed_by_tensorboard_and_wandb(noisy, cache, tmp_path, monkeypatch):
     pytest.importorskip('tensorboard'); pytest.importorskip('wandb')
     monkeypatch.setenv('WANDB_MODE', 'offline'); monkeypatch.setenv('WANDB_SILENT', 'true')
