@@ -11,7 +11,7 @@ WORKERS ?= 2
 # Notebooks that train more than a minute's worth: run by `make test-slow`.
 SLOW_NOTEBOOKS := 06b_targets|12d_evidence|12e_interpretation|16_dynamics|16c_joint|16d_elr|18_recipe|19h_instancegm|index
 
-.PHONY: help demo test test-slow check pytest nbtest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
+.PHONY: help demo test test-slow check pytest nbtest test-lowest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
 .NOTPARALLEL:
 
 help:    ## What can be made
@@ -43,6 +43,14 @@ pytest: $(READY)    ## Those in tests/
 
 nbtest: $(READY)    ## Those of the notebooks
 	$(TESTENV) nbdev-test --n-workers $(WORKERS) --timing --do-print --skip-file-re '^([_.]|($(SLOW_NOTEBOOKS))\.ipynb)'
+
+$(VENV)/lowest: settings.ini tools/lowest.py $(READY)
+	rm -rf $@
+	$(BIN)/python tools/lowest.py install $@
+
+test-lowest: $(VENV)/lowest    ## The quick tests with the oldest versions that settings.ini names
+	$(TESTENV) PYTHONPATH="$(CURDIR)/$(VENV)/lowest" python tools/lowest.py check
+	$(TESTENV) PYTHONPATH="$(CURDIR)/$(VENV)/lowest" python -m pytest -m 'not slow and not browser and not cluster' -n $(WORKERS) --dist loadfile
 
 test-browser: $(READY)    ## The report, the audit and the review in a real browser (Debian: apt-get install chromium)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || { echo 'No Chromium found: apt-get install chromium' >&2; exit 1; }
