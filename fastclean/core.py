@@ -73,9 +73,13 @@ def check_pred_probs(
     if n is not None and len(p) != n: raise ValueError(f'pred_probs has {len(p):,} rows for {n:,} items: each item must be predicted exactly once')
     if n_classes is not None and p.shape[1] != n_classes: raise ValueError(f'pred_probs has {p.shape[1]} columns for {n_classes} classes')
     p = p.astype(np.float32, copy=False)
-    sums = p@np.ones(p.shape[1], np.float32)
+    sums, outside = np.empty(len(p), np.float32), False
+    for s in range(0, len(p), size := max(1, 2**18//max(p.shape[1], 1))):   # what fits a processor's cache is read once
+        part = p[s:s + size]
+        sums[s:s + size] = part@np.ones(p.shape[1], np.float32)
+        outside |= part.min(initial=0) < 0 or (multi_label and part.max(initial=0) > 1)
     if (bad := ~np.isfinite(sums)).any(): raise ValueError(f'pred_probs has NaN or infinite values in rows {_first(bad)}')
-    if len(p) and (p.min() < 0 or (multi_label and p.max() > 1)):
+    if outside:
         raise ValueError(f'pred_probs must lie between 0 and 1; outside are rows {_first(((p < 0) | (p > 1)).any(1))}')
     if not multi_label and (bad := np.abs(sums - 1) > tol).any():
         raise ValueError(f'rows of pred_probs must sum to 1: wrong are {_first(bad)} with a sum of {sums[bad.argmax()]:.4g}. '

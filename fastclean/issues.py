@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .core import SPLITS, FastcleanWarning, InSampleWarning, Predictions, atomic_path
-from .transition import plausible_sharpening, posterior_blocks
+from .transition import _in_blocks, plausible_sharpening
 
 # %% ../nbs/10_issues.ipynb #00000006
 def _record(preds_or_labels, pred_probs=None, multi_label=False):
@@ -38,19 +38,22 @@ def given_posterior(
     preds, # `Predictions`
     sharpen=None, # Power of the probabilities, or what `plausible_sharpening` gave; default chosen by it
     T=None, # Noise matrix, (K, K), T[i,j] = P(given = j | true = i); default estimated at each sharpening
-)->pd.DataFrame: # By item: `given`, the probability that its label is right (NaN without one), `timid` and `bold`, the same at the ends of the range; `label` and `prob` of the likeliest class, for a label that is probably wrong of the likeliest other
+)->pd.DataFrame: # By item: `given`, the probability that its label is right (NaN without one), `timid` and `bold`, the same at the ends of the range; `label` and `prob` of the likeliest class, for a label that is probably wrong of the likeliest other; `predicted`, the likeliest by the model alone
     "How probable the given label of each item is, over the plausible range of sharpening."
     s = plausible_sharpening(preds, sharpen=sharpen)
     y, n = preds.given_label, len(preds)
-    out = dict(given=np.empty(n, np.float32), timid=np.empty(n, np.float32), bold=np.empty(n, np.float32), label=np.empty(n, np.int64), prob=np.empty(n, np.float32))
+    out = dict(given=np.empty(n, np.float32), timid=np.empty(n, np.float32), bold=np.empty(n, np.float32), label=np.empty(n, np.int64), prob=np.empty(n, np.float32), predicted=np.empty(n, np.int64))
     powers = [round(t, 6) for t in (s.best, s.low, s.high)]
     distinct = list(dict.fromkeys(powers))   # where both voices agree, two are one
-    for at, readings in posterior_blocks(preds, T=T, sharpen=distinct):
-        w, i = readings[0], np.arange(len(readings[0]))
-        for name, t in zip(('given', 'timid', 'bold'), powers): out[name][at] = np.where(y[at] >= 0, readings[distinct.index(t)][i, y[at]], np.float32(np.nan))
-        wrong = out['given'][at] < .5   # its own class is no suggestion for a label that is probably wrong
-        w[wrong, y[at][wrong]] = 0
-        out['label'][at] = k = w.argmax(1); out['prob'][at] = w[i, k]
+    def _told(at, readings):
+        i, label, (w, total) = np.arange(len(y[at])), y[at], readings[0]
+        given = [np.where(label >= 0, w[i, label]/total[:, 0], np.float32(np.nan)) for w, total in readings]
+        wrong = given[0] < .5   # its own class is no suggestion for a label that is probably wrong
+        w[wrong, label[wrong]] = 0
+        k = w.argmax(1)
+        return *(given[distinct.index(t)] for t in powers), k, w[i, k]/total[:, 0], preds.pred_probs[at].argmax(1)
+    for at, told in _in_blocks(preds, None, T, distinct, _told):
+        for name, o in zip(out, told): out[name][at] = o
     return pd.DataFrame(out)
 
 def _obvious(post): return post[['given', 'timid', 'bold']].max(axis=1) < .5
@@ -110,17 +113,18 @@ def _cleanlab_score(y, p, score):
 COLUMNS = ('item', 'split', 'given_label', 'predicted_label', 'is_label_issue', 'label_score', 'suggested_label', 'suggested_prob',
            'certainty', 'fold', 'verified', 'twin', 'outlier_score')
 
-def _table(preds, post, issue, score):
-    "The issues table in the order of the record."
-    def _names(o): return pd.Series(preds.label_names(o), dtype=object)
-    twin = preds.extra.get('twin', pd.Series([None]*len(preds), dtype=object)).astype(object)
+def _table(preds, post, issue, score, order):
+    "The issues table; each column is put in order by itself, so that no second table is in memory."
+    def _names(o): return pd.Series(preds.label_names(o[order]), dtype=object)
+    def _extra(name, empty): return preds.extra[name].to_numpy(dtype=object)[order] if name in preds.extra else np.full(len(preds), empty, object)
+    twin = pd.Series(_extra('twin', None), dtype=object)
     return pd.DataFrame({
-        'item': pd.Series(preds.items, dtype='str'), 'split': pd.Series(preds.split, dtype='str'),
-        'given_label': _names(preds.given_label), 'predicted_label': _names(preds.predicted_label),
-        'is_label_issue': issue, 'label_score': score, 'suggested_label': _names(post.label.to_numpy()), 'suggested_prob': post.prob,
-        'certainty': pd.Series(np.where(issue, np.where(_obvious(post), 'obvious', 'possible'), ''), dtype='str'),
-        'fold': preds.fold, 'verified': preds.verified, 'twin': twin.where(twin.notna(), None),
-        'outlier_score': np.asarray(preds.extra.get('outlier_score', np.full(len(preds), np.nan)), dtype=np.float32)})
+        'item': pd.Series(preds.items[order], dtype='str'), 'split': pd.Series(preds.split[order], dtype='str'),
+        'given_label': _names(preds.given_label), 'predicted_label': _names(post.predicted.to_numpy()),
+        'is_label_issue': issue[order], 'label_score': score[order], 'suggested_label': _names(post.label.to_numpy()), 'suggested_prob': post.prob.to_numpy()[order],
+        'certainty': pd.Series(np.where(issue, np.where(_obvious(post), 'obvious', 'possible'), '')[order], dtype='str'),
+        'fold': preds.fold[order], 'verified': preds.verified[order], 'twin': twin.where(twin.notna(), None),
+        'outlier_score': _extra('outlier_score', np.nan).astype(np.float32)})
 
 def _spend(order, score, budget):
     "The order with the items of the lowest score first, as far as the budget goes."
@@ -159,7 +163,7 @@ def find_label_issues(
     issue &= ~preds.verified
     order = np.lexsort((label_score, ~issue))   # stable: ties stay in the order of the record; NaN comes last
     if budget: order = _spend(order, np.where(has & ~preds.verified, np.sqrt(post[['given', 'timid', 'bold']]).mean(axis=1), np.inf), budget)
-    return _table(preds, post, issue, label_score).iloc[order].reset_index(drop=True)
+    return _table(preds, post, issue, label_score, order)
 
 # %% ../nbs/10_issues.ipynb #00000023
 _text, _flags, _reals = ('item', 'split', 'certainty'), ('is_label_issue', 'verified'), ('label_score', 'suggested_prob', 'outlier_score')

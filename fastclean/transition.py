@@ -26,8 +26,8 @@ def _exp(logs, t):
     "p to the power t, up to a factor for each row."
     q = logs*np.float32(t)
     if t > 4:   # of powers up to that even the smallest number is a normal one
-        q -= q.max(1, keepdims=True, initial=-1000)
-        np.maximum(q, -50, out=q)
+        if t*np.log(logs.shape[1]) > 42: q -= q.max(1, keepdims=True, initial=-1000)   # else each row has a number that is large enough
+        np.maximum(q, -60, out=q)
     return np.exp(q, out=q)
 
 def _row_sums(q): return q@np.ones((q.shape[1], 1), q.dtype)
@@ -125,10 +125,10 @@ def posterior(
     sharpen:float=2., # Power that the probabilities are raised to
 )->np.ndarray: # P(true = k | item, given label), (n, K) float32, rows sum to 1
     "Posterior over the true label by Bayes' rule."
-    return _bayes(_logs(np.asarray(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen)
+    return _divided(*_weighed(_logs(np.asarray(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen))
 
-def _bayes(logs, y, T, t):
-    "The posterior from logarithms of probabilities and a T that lies on its side."
+def _weighed(logs, y, T, t):
+    "Posterior from logarithms of probabilities and a T that lies on its side, before it is divided by its sums, (n, 1), which stand beside it."
     w, has = _exp(logs, t), y >= 0
     if has.all(): w *= T[y]
     else: w[has] *= T[y[has]]
@@ -136,8 +136,9 @@ def _bayes(logs, y, T, t):
     if (gone := total[:, 0] < 1e-37).any():   # T says that nothing is given this label: the model's word alone counts
         w[gone] = _exp(logs[gone], t)
         total = _row_sums(w)
-    w /= total
-    return w
+    return w, total
+
+def _divided(w, total): w /= total; return w
 
 def _unpack(preds, pred_probs=None):
     "Labels as they were given, probabilities, split, and the true labels that a person has confirmed (−1 for the others)."
@@ -174,26 +175,29 @@ def posterior_blocks(
     size:int|None=None, # Rows at a time; default so many as fit a processor's cache
 ): # Slice of rows and their posterior, (m, K) float32, one after the other
     "The posterior in blocks, for data that are large: a verified label is certain."
-    y, p, split, known = _unpack(preds, pred_probs)
     several = isinstance(sharpen, list)
     powers = sharpen if several else [plausible_sharpening(preds, pred_probs, sharpen).best]
+    for at, readings in _in_blocks(preds, pred_probs, T, powers, lambda at, readings: [_divided(*o) for o in readings], size): yield at, readings if several else readings[0]
+
+def _in_blocks(preds, pred_probs, T, powers, f, size=None):
+    "What `f` makes, in threads, of some rows and of their posterior at each power before it is divided by its sums."
+    y, p, split, known = _unpack(preds, pred_probs)
     Ts = several_transitions(preds, pred_probs, powers) if T is None else [T if isinstance(T, dict) else {'': T}]*len(powers)
     Ts = [{o: _on_its_side(v) for o, v in each.items()} for each in Ts]
     size = size or max(1, 2**18//p.shape[1])
     def _reading(at, logs, t, T):
-        if len(T) == 1: w = _bayes(logs, y[at], *T.values(), t)
+        if len(T) == 1: w, total = _weighed(logs, y[at], *T.values(), t)
         else:
-            w = np.empty_like(logs)
-            for o in set(split[at]): rows = split[at] == o; w[rows] = _bayes(logs[rows], y[at][rows], T[o], t)
+            w, total = np.empty_like(logs), np.empty((len(logs), 1), np.float32)
+            for o in set(split[at]): rows = split[at] == o; w[rows], total[rows] = _weighed(logs[rows], y[at][rows], T[o], t)
         sure = known[at] >= 0
-        w[sure] = 0
+        w[sure], total[sure] = 0, 1
         w[sure, known[at][sure]] = 1
-        return w
+        return w, total
     def _block(i):
         at = slice(i, i + size)
         logs = _logs(p[at])
-        readings = [_reading(at, logs, t, T) for t, T in zip(powers, Ts)]
-        return at, readings if several else readings[0]
+        return at, f(at, [_reading(at, logs, t, T) for t, T in zip(powers, Ts)])
     yield from _in_threads(_block, range(0, len(y), size), _threads(p.size))
 
 # %% ../nbs/04_transition.ipynb #00100001
