@@ -1,5 +1,6 @@
 "What a notebook imports: `from fastclean.all import *` brings fastclean and fastai's vision library."
 from fastai.vision.all import *
+from .atomic import *
 from .core import *
 from .tables import *
 from .data import *

@@ -5,15 +5,17 @@
 # %% auto #0
 __all__ = ['SPLITS', 'FastcleanWarning', 'InSampleWarning', 'CacheMismatchError', 'CacheLockedError', 'optional_import', 'seeded',
            'check_pred_probs', 'check_labels', 'check_features', 'encode_name', 'decode_name', 'number_repeats',
-           'sweep_killed', 'atomic_path', 'to_jsonable', 'versions', 'Predictions', 'concat_predictions']
+           'to_jsonable', 'versions', 'Predictions', 'concat_predictions']
 
 # %% ../nbs/00_core.ipynb #00000002
-import contextlib, importlib, json, os, random, re, shutil, socket, sys, tempfile, zlib
+import contextlib, importlib, json, os, random, re, sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from .atomic import atomic_path, sweep_killed
 
 # %% ../nbs/00_core.ipynb #00000006
 class FastcleanWarning(UserWarning):
@@ -147,51 +149,6 @@ def number_repeats(
         if k > 1: out[i] = f'{name}#{k}'; taken.add(out[i])
         seen[name] = k
     return out, group
-
-# %% ../nbs/00_core.ipynb #00000019
-def _maker(): return f'{zlib.crc32(socket.gethostname().encode()):08x}.{os.getpid()}'   # this process of this machine
-
-def _has_gone(tmp):
-    "Whether a temporary folder was made by a process of this machine that is no more."
-    m = re.fullmatch(r'\..*-([0-9a-f]{8})\.(\d+)-[^-]+\.tmp', tmp.name, re.S)
-    if not m or os.name != 'posix' or m[1] != _maker().split('.')[0]: return False
-    try: os.kill(int(m[2]), 0)
-    except (ProcessLookupError, OverflowError): return True
-    except OSError: pass
-    return False
-
-def sweep_killed(
-    folder, # Where they wrote
-    name:str='', # Only what would have had this name; default all below the folder
-):
-    "Remove what processes that were killed had begun to write."
-    folder = Path(folder)
-    for tmp in folder.rglob('.*.tmp') if not name else folder.glob('.*.tmp'):
-        if tmp.name.startswith(f'.{name[:40]}') and _has_gone(tmp): _end(tmp)
-
-def _end(tmp):
-    "Remove a temporary folder; what was to be replaced and was not goes back to its place."
-    for old in (tmp/'old').glob('*'):
-        if not os.path.lexists(tmp.parent/old.name): os.replace(old, tmp.parent/old.name)
-    shutil.rmtree(tmp, ignore_errors=True)
-
-@contextlib.contextmanager
-def atomic_path(
-    path, # Where the file or folder shall be
-    folder:bool=False, # Whether it is a folder
-):
-    "Give a temporary path beside `path`; what is there when the `with` block ends well takes the place of `path`."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if folder: sweep_killed(path.parent, path.name)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{path.name[:40]}-{_maker()}-', suffix='.tmp', dir=path.parent))
-    new = tmp/'new'
-    if folder: new.mkdir()
-    try:
-        yield new
-        if folder and path.exists(): (tmp/'old').mkdir(); os.replace(path, tmp/'old'/path.name)
-        os.replace(new, path)
-    finally: _end(tmp)
 
 # %% ../nbs/00_core.ipynb #0000001b
 def to_jsonable(
