@@ -33,7 +33,8 @@ def sweep_killed(
 def _end(tmp):
     "Remove a temporary folder; what was to be replaced and was not goes back to its place."
     for old in (tmp/'old').glob('*'):
-        if not os.path.lexists(tmp.parent/old.name): os.replace(old, tmp.parent/old.name)
+        if tmp.name.startswith(f'.{old.name[:40]}-') and not os.path.lexists(tmp.parent/old.name):
+            with contextlib.suppress(OSError): os.replace(old, tmp.parent/old.name)     # another process may do so, too
     shutil.rmtree(tmp, ignore_errors=True)
 
 @contextlib.contextmanager
@@ -52,4 +53,5 @@ def atomic_path(
         yield new
         if folder and path.exists(): (tmp/'old').mkdir(); os.replace(path, tmp/'old'/path.name)
         os.replace(new, path)
+        if (tmp/'old').exists(): os.replace(tmp/'old', tmp/'gone')
     finally: _end(tmp)

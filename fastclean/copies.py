@@ -154,15 +154,13 @@ def _check_place(dst, src, path):
 def _added(dst):
     "Files that somebody put into a copy."
     ours = read_journal(dst).keys()
-    with contextlib.suppress(ValueError): ours |= {decode_name(o) for o in read_manifest(dst).changes.get('from', ()) if isinstance(o, str)}
+    if (read_state(dst) or {}).get('state') == 'undoing':
+        with contextlib.suppress(ValueError): ours |= {decode_name(o) for o in read_manifest(dst).changes.get('from', ()) if isinstance(o, str)}
     return [p for p, st in file_tree(dst).items() if st[0] != 'dir' and p.split('/')[0] != HOME and p not in ours]
 
 def _is_ours(dst):
     if (there := read_state(dst)) is None: raise ValueError(f'{encode_name(dst)} exists and is not a corrected copy: give a new folder')
     return there
-
-def _is_only_ours(dst):
-    if others := _added(dst): raise ValueError(f'{encode_name(dst)} holds {len(others):,} files that are not of the copy, the first is {encode_name(others[0])!r}: move them away before it is replaced')
 
 def _is_done(dst, settings, force):
     "Whether the very copy is there; a `ValueError` where something else is."
@@ -171,7 +169,7 @@ def _is_done(dst, settings, force):
     if there['state'] == 'done' and there['settings'] == settings: return True
     if there['state'] == 'undoing' and not force: raise ValueError(f'{encode_name(dst)} is being taken back: run undo on it again, or force to replace it')
     if not force: raise ValueError(f'{encode_name(dst)} is a corrected copy of other data or settings: give a new folder, or force to replace it')
-    _is_only_ours(dst)
+    if others := _added(dst): raise ValueError(f'{encode_name(dst)} holds {len(others):,} files that are not of the copy, the first is {encode_name(others[0])!r}: move them away before it is replaced')
     return False
 
 def _wipe(folder):
@@ -245,16 +243,19 @@ def _settings(path, plan, layout, link):
     for p in sorted(layout.tree): files.update(repr((p, *(layout.tree[p] if layout.tree[p][0] != 'dir' else ()), layout.to.get(p))).encode('utf-8', 'surrogatepass'))
     return json.loads(json.dumps(to_jsonable(dict(source=encode_name(os.path.abspath(path)), plan=plan.digest, files=files.hexdigest(), link=link, **{k: v for k, v in plan.settings.items() if v is not None}))))
 
-def _finish(part, dst):
+def _finish(part, dst, settings, force):
     "The part takes the place of the copy."
     old = _beside(dst, 'old')
     if dst.exists():
         if any(dst.iterdir()):
-            _is_ours(dst); _is_only_ours(dst)     # it took a while to come here
+            _is_done(dst, settings, force)     # it took a while to come here
             if old.exists(): _is_ours(old); shutil.rmtree(old)
             os.rename(dst, old)
         else: dst.rmdir()
-    os.rename(part, dst)
+    try: os.rename(part, dst)
+    except OSError:
+        if old.is_dir() and not os.path.lexists(dst): os.rename(old, dst)
+        raise
     with contextlib.suppress(OSError): os.unlink(dst/HOME/'lock')
     if old.is_dir() and read_state(old): shutil.rmtree(old)
 
@@ -281,7 +282,7 @@ def correct_copy(
     dst.parent.mkdir(parents=True, exist_ok=True)
     with locked(part):
         m = _make(part, layout, settings, plan, src, kwargs, link, progress)
-        _finish(part, dst)
+        _finish(part, dst, settings, force)
     return m
 
 def _make(part, layout, settings, plan, src, kwargs, link, progress):

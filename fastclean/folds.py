@@ -134,32 +134,27 @@ class FoldCache:
         replace:'FoldCache|None'=None, # An earlier entry of the same object, which this one takes the place of
     ):
         "Lock the folder and make it this identity's for the length of the `with` block."
-        damaged = self._check_folder()
+        self._check_folder()
         lock = FileLock(self.folder/'.lock')
         self._acquire(lock)
-        try: self._enter(replace, damaged); yield self
+        try: self._enter(replace); yield self
         finally: lock.release()
 
     def _check_folder(self):
-        "Whether the folder's identity has to be written again."
         if self.folder.exists() and not self.folder.is_dir(): raise ValueError(f'cache must be a folder; {self.folder} is a file')
         self.folder.mkdir(parents=True, exist_ok=True)
         other = [f.name for f in self.folder.iterdir() if not f.name.startswith('.')]
-        try: there = self.there()
-        except ValueError:
-            if not self._is_ours({*other} - {'identity.json'}): raise
-            warn(f'identity.json of the cache {self.folder} is damaged: it is written again', FastcleanWarning, stacklevel=4)
-            return True
-        if other and there is None: raise ValueError(f'{self.folder} is not a cache of fastclean and not empty (it holds {other[0]}): choose a folder of its own')
-        return False
+        if other and self._there_if_whole() is None and 'identity.json' not in other: raise ValueError(f'{self.folder} is not a cache of fastclean and not empty (it holds {other[0]}): choose a folder of its own')
 
-    def _is_ours(self, names):
-        "Whether a cache that does not say whose it is holds nothing but entries of this identity."
-        if not (self.folder/'.owner.json').exists(): return False
-        for name in names:
-            with contextlib.suppress(SafetensorError), safe_open(self.folder/name, 'numpy') as f:   # a damaged entry is none
-                if (f.metadata() or {}).get('key') != self.key: return False
-        return all(name.endswith('.safetensors') for name in names)
+    def _there_if_whole(self):
+        "The identity of the folder; None where it is damaged, too, if the folder holds nothing but entries of this one."
+        try: return self.there()
+        except ValueError:
+            names = [f.name for f in self.folder.iterdir() if not f.name.startswith('.') and f.name != 'identity.json']
+            if not (self.folder/'.owner.json').exists() or not all(o.endswith('.safetensors') for o in names): raise
+            for name in names:
+                with contextlib.suppress(SafetensorError, OSError), safe_open(self.folder/name, 'numpy') as f:   # a damaged entry is none
+                    if (f.metadata() or {}).get('key') != self.key: raise
 
     def _acquire(self, lock):
         owner = self.folder/'.owner.json'
@@ -170,9 +165,10 @@ class FoldCache:
             raise CacheLockedError(f'another run is working on the cache {self.folder}{who}: wait for it, or choose another folder') from None
         with atomic_path(owner) as f: f.write_text(json.dumps(dict(pid=os.getpid(), host=socket.gethostname())))
 
-    def _enter(self, replace, damaged):
+    def _enter(self, replace):
         for f in self.folder.glob('.*.tmp'): shutil.rmtree(f, ignore_errors=True)
-        there = None if damaged else self.there()
+        there = self._there_if_whole()
+        if there is None and (self.folder/'identity.json').exists(): warn(f'identity.json of the cache {self.folder} is damaged: it is written again', FastcleanWarning, stacklevel=4)
         if there not in (None, self.identity) and (replace is None or there != replace.identity): raise CacheMismatchError(
             f'the cache {self.folder} holds other work:\n{differences(self.identity, there)}\nChoose another folder for this run, or delete that one')
         if replace is not None and there is not None: self.clear()

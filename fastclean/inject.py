@@ -6,7 +6,7 @@
 __all__ = ['NoiseTruth', 'add_noise', 'noisy_copy', 'read_noise']
 
 # %% ../nbs/03b_inject.ipynb #00000003
-import contextlib, hashlib, json, os, shutil
+import hashlib, json, os, shutil
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -236,17 +236,14 @@ def _check_dst(src, dst, settings, force):
     if not os.path.lexists(dst) or (dst.is_dir() and not any(dst.iterdir())): return False
     try: there = json.loads((dst/'noise.json').read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder') from None
+    if not isinstance(there, dict) or there.get('format') != 1 or not isinstance(there.get('others', []), list): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder')
+    others = there.pop('others', [])
     if there == settings: return True
     if not force: raise ValueError(f'{encode_name(dst)} is a noisy copy of other files or settings: give another folder, or force to replace it')
-    _check_added(dst)
+    ours = {'noise.csv', 'noise.json', *others, *read_noise(dst).frame['item']}
+    if added := [o for p in sorted(dst.rglob('*')) if not p.is_dir() and (o := encode_name(p.relative_to(dst).as_posix())) not in ours]:
+        raise ValueError(f'{encode_name(dst)} holds {len(added):,} files that are not of the copy, the first is {added[0]!r}: move them away before it is replaced')
     return False
-
-def _check_added(dst):
-    "A `ValueError` where a noisy copy holds what came after it was made."
-    made, ours = os.lstat(dst/'noise.json').st_ctime_ns, {'noise.csv', 'noise.json'}
-    with contextlib.suppress(ValueError, OSError): ours |= {decode_name(o) for o in read_noise(dst).frame['item']}
-    later = [o for p in sorted(dst.rglob('*')) if not p.is_dir() and (o := p.relative_to(dst).as_posix()) not in ours and os.lstat(p).st_ctime_ns > made]
-    if later: raise ValueError(f'{encode_name(dst)} holds {len(later):,} files that are not of the copy, the first is {encode_name(later[0])!r}: move them away before it is replaced')
 
 def _copy_files(files, paths, group, folder, progress):
     "Copy what can be read; rows of one file become links to one copy. Returns which rows are there."
@@ -292,7 +289,8 @@ def noisy_copy(
 
 # %% ../nbs/03b_inject.ipynb #0000001a
 def _write_truth(truth, folder, settings):
-    d = truth.frame[truth.frame.true_label.notna()].rename(columns=dict(item='path'))
+    has = truth.frame.true_label.notna()
+    d, settings = truth.frame[has].rename(columns=dict(item='path')), settings | dict(others=truth.frame['item'][~has].tolist())
     d = d[['path', 'true_label', 'given_label'] + (['split'] if d.split.nunique() > 1 or truth.on != d.split.iloc[0] else [])]
     d.sort_values('path').to_csv(folder/'noise.csv', index=False, lineterminator='\n', encoding='utf-8')
     (folder/'noise.json').write_text(json.dumps(settings, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')

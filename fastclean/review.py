@@ -24,7 +24,7 @@ class Review:
     "Labels in doubt, and what a person decides about them."
     def __init__(self,
         issues:pd.DataFrame, # The table of `find_label_issues`; one label for each item
-        path='decisions.csv', # CSV of the decisions; what is in it is kept, and counts
+        path='decisions.csv', # CSV of the decisions; what is in it is kept, and counts; other columns stay as long as the decision does
         vocab=None, # Names of the classes; default those in the table
     ):
         if 'class' in issues: raise ValueError('a review is for data with one label for each item; for several, look at the report and change the labels where they are kept')
@@ -43,7 +43,7 @@ class Review:
         except FileNotFoundError: self._said, self._more, self._stat = {}, None, None; return self
         if (now := (st.st_mtime_ns, st.st_size, st.st_ino)) == self._stat: return self
         t = read_table(self.path)
-        if 'is_label_issue' in t: raise ValueError(f'{encode_name(self.path)} is a table of issues: give decisions a file of their own')
+        if 'is_label_issue' in t or ('given_label' in t and 'label' not in t): raise ValueError(f'{encode_name(self.path)} is a table of issues: give decisions a file of their own')
         d = as_decisions(t)
         if (twice := d['item'].duplicated()).any(): raise ValueError(f"{encode_name(self.path)} has two decisions on {d['item'][twice].iloc[0]!r}: leave one")
         self._said = {i: ('drop', None) if gone else self._as_said(i, label) for i, label, gone in zip(d['item'], d.label, d['drop'])}

@@ -26,7 +26,7 @@ def _exp(logs, t):
     "p to the power t, up to a factor for each row."
     q = logs*np.float32(t)
     if t > 4:   # of powers up to that even the smallest number is a normal one
-        if t*np.log(logs.shape[1]) > 42: q -= q.max(1, keepdims=True, initial=-1000)   # else each row has a number that is large enough
+        if t*np.log(logs.shape[1]) > 42: q -= q.max(1, keepdims=True, initial=-1000)   # else the largest of a row, which sums to 1, is large enough
         np.maximum(q, -60, out=q)
     return np.exp(q, out=q)
 
@@ -42,7 +42,7 @@ def sharpen_probs(
     power:float=2., # Exponent; 1 leaves them as they are
 )->np.ndarray: # float32, (n, K), rows sum to 1
     "Probabilities raised to a power and normalised again."
-    return _sharpened(_logs(np.asarray(pred_probs)), power)
+    return _sharpened(_logs(check_pred_probs(pred_probs)), power)
 
 # %% ../nbs/04_transition.ipynb #0000000a
 def _labelled(given_label, pred_probs):
@@ -125,7 +125,7 @@ def posterior(
     sharpen:float=2., # Power that the probabilities are raised to
 )->np.ndarray: # P(true = k | item, given label), (n, K) float32, rows sum to 1
     "Posterior over the true label by Bayes' rule."
-    return _divided(*_weighed(_logs(np.asarray(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen))
+    return _divided(*_weighed(_logs(check_pred_probs(pred_probs)), np.asarray(given_label), _on_its_side(T), sharpen))
 
 def _weighed(logs, y, T, t):
     "Posterior from logarithms of probabilities and a T that lies on its side, before it is divided by its sums, (n, 1), which stand beside it."

@@ -158,7 +158,9 @@ def test_a_damaged_identity_is_written_again(tmp_path, damage):
     with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path, {**IDENTITY, 'seed': -1}).open().__enter__()   # whose entries these are not
     with pytest.warns(FastcleanWarning, match='identity.json of the cache .* is damaged'), FoldCache(tmp_path, IDENTITY).open() as c: assert c.load('fold_0')['a'] == 1
     assert f.read_text() == good
-    f.write_text(damage(good)); (tmp_path/'mine.txt').write_text('precious')
+    f.write_text(damage(good)); (tmp_path/'sub').mkdir()
+    with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path, IDENTITY).open().__enter__()
+    (tmp_path/'sub').rmdir(); (tmp_path/'mine.txt').write_text('precious')
     with pytest.raises(ValueError, match='identity.json cannot be read'): FoldCache(tmp_path, IDENTITY).open().__enter__()
 
 def test_a_second_run_is_kept_out(tmp_path):

@@ -724,3 +724,44 @@ def test_files_of_rows_without_a_label(tmp_path):
     t = put(tmp_path/'in'/'t.csv', 'path,label\n0.png,\n' + ''.join(f'{i}.png,{"xy"[i % 2]}\n' for i in range(1, 6)))
     correct_copy(t, tmp_path/'dst', said(tmp_path/'c.csv', ('1.png', 'x')), drop_unlabelled=True)
     assert all((tmp_path/'dst'/f'{i}.png').is_file() for i in range(6))
+
+def test_a_json_of_that_name_makes_no_noisy_copy(src, tmp_path):
+    put(tmp_path/'mine'/'precious.txt', 'mine'); put(tmp_path/'mine'/'noise.json', '{"level": 3}')
+    with pytest.raises(ValueError, match='is not a noisy copy'): noisy_copy(src, tmp_path/'mine', SymmetricNoise(.3), force=True)
+    assert (tmp_path/'mine'/'precious.txt').exists()
+
+def test_files_without_a_label_are_the_noisy_copys_own(src, tmp_path):
+    put(src/'unlabelled'/'u.png', 'u')
+    noisy_copy(src, dst := tmp_path/'dst', SymmetricNoise(.3))
+    for f in dst.rglob('*.png'): f.chmod(0o600)
+    os.utime(dst/'noise.json')
+    noisy_copy(src, dst, SymmetricNoise(.2), force=True)
+    assert [o for o in below(dst) if o.endswith('u.png')]
+    put(dst/'notes.txt', 'mine'); os.utime(dst/'noise.json')
+    with pytest.raises(ValueError, match="'notes.txt'"): noisy_copy(src, dst, SymmetricNoise(.1), force=True)
+
+def test_a_file_where_an_item_was(src, one, tmp_path):
+    dst, moved = tmp_path/'dst', read_corrections(one).frame['item'].iloc[0]
+    correct_copy(src, dst, one)
+    put(dst/moved, 'mine')
+    with pytest.raises(ValueError, match='not of the copy'): correct_copy(src, dst, said(tmp_path/'two.csv', ('cow/cow1.png', 'ant')), force=True)
+    assert (dst/moved).read_bytes() == b'mine'
+
+def test_another_copy_that_comes_while_one_is_made(src, one, tmp_path):
+    correct_copy(src, tmp_path/'other', said(tmp_path/'two.csv', ('cow/cow1.png', 'ant')))
+    was = below(tmp_path/'other')
+    def late(files): os.rename(tmp_path/'other', tmp_path/'dst'); yield from files
+    with pytest.raises(ValueError, match='of other data or settings'): correct_copy(src, tmp_path/'dst', one, progress=late)
+    assert below(tmp_path/'dst') == was
+
+def test_a_folder_that_was_replaced_does_not_come_back(tmp_path):
+    "Killed while the old one is removed, and then the new one is removed, too."
+    put(tmp_path/'out'/'old.txt', 'old')
+    if not (pid := os.fork()):
+        shutil.rmtree = lambda *args, **kwargs: os._exit(0)
+        with atomic_path(tmp_path/'out', folder=True) as f: put(f/'new.txt', 'new')
+        os._exit(1)
+    os.waitpid(pid, 0)
+    (tmp_path/'out'/'new.txt').unlink(); (tmp_path/'out').rmdir()
+    sweep_killed(tmp_path, 'out')
+    assert below(tmp_path) == {}

@@ -66,8 +66,8 @@ class DivideMix(Learner):
         w = (one + two)/2
         issue, other = w < .5, p.copy()
         other[i[issue], y[issue]] = 0   # its own class is no suggestion for a label that is probably wrong
-        post = pd.DataFrame(dict(given=w, timid=one, bold=two, label=other.argmax(1), prob=other.max(1)))
-        return _table(preds, post, issue, w.astype(np.float32)).iloc[np.lexsort((w, ~issue))].reset_index(drop=True)
+        post = pd.DataFrame(dict(given=w, timid=one, bold=two, label=other.argmax(1), prob=other.max(1), predicted=p.argmax(1)))
+        return _table(preds, post, issue, w.astype(np.float32), np.lexsort((w, ~issue)))
 
     def plot_division(self): # A matplotlib Figure
         "Draw the losses and how they are told apart, now."
