@@ -416,12 +416,17 @@ def test_stopped_while_one_copy_takes_the_place_of_another(folder, issues, tmp_p
     import fastclean.copies as copies
     dst, rename, plan = tmp_path/'dst', os.rename, plan_corrections(issues, 'prune')
     correct_copy(folder, dst, issues)
-    def stop(a, b):
-        if Path(a).name.endswith('part'): raise OSError('killed')
-        rename(a, b)
-    monkeypatch.setattr(copies.os, 'rename', stop)
-    with pytest.raises(OSError, match='killed'): correct_copy(folder, dst, plan, force=True)
-    monkeypatch.setattr(copies.os, 'rename', rename)
+    def stops(error):
+        def stop(a, b):
+            if Path(a).name.endswith('part'): raise error
+            rename(a, b)
+        monkeypatch.setattr(copies.os, 'rename', stop)
+        with pytest.raises(type(error)): correct_copy(folder, dst, plan, force=True)
+        monkeypatch.setattr(copies.os, 'rename', rename)
+    was = snapshot(dst)
+    stops(OSError('no'))                    # the old one goes back
+    assert snapshot(dst) == was
+    stops(KeyboardInterrupt())              # as a killed run
     assert not dst.exists()
     assert correct_copy(folder, dst, plan).counts() == {'prune': 12}
     assert [o.name for o in tmp_path.iterdir() if o.name.startswith('.')] == []
