@@ -10,10 +10,10 @@ machine that made them; `run` makes those of a part anew. The parts:
 - mapped: 50 million items of ten classes, whose probabilities stay on disk (no rival);
 - imports: what `import` costs, beside what it stands on;
 - report: table, CSV and report of a million rows, with their memory (no rival);
-- folds: `fastclean`'s out-of-fold predictions of 500 photographs, 300 tweets and 1,797 rows of a table, and the loop of fastai's tutorials; the backbone of the photographs is the same;
+- folds: `fastclean`'s out-of-fold predictions of 200 photographs, 200 tweets and 1,797 rows of a table, and the loop of fastai's tutorials; the backbone of the photographs is the same;
 - pass: that backbone over 1,000 photographs, beside a plain loader;
 - scaling: the heads and `find_label_issues` as items, classes and folds grow (no rival);
-- neighbours: of a million items in 1,280 dimensions; exact search is the rival, from a thousand of them.
+- neighbours: of 200,000 and of a million items in 1,280 dimensions; exact search is the rival, from a thousand of them.
 """
 import argparse, json, os, platform, re, subprocess, sys, time
 from pathlib import Path
@@ -59,7 +59,7 @@ def _ways(case, *args):
         if m := re.match(r"\{'way': '(\w+)', 'seconds': ([\d.]+), 'cpu': ([\d.]+), 'ap': ([\d.]+), 'f1': ([\d.]+)", line[line.find('{'):]): yield dict(case=case, which=m[1], seconds=float(m[2]), processor=float(m[3]), f1=float(m[5]))
 
 def folds(repeats):
-    for kind, n, case in (('image', 500, '500 photographs'), ('text', 300, '300 tweets'), ('table', 1797, '1,797 rows, 64 columns')): yield from _ways(case, '--kind', kind, '--n', n, '--ways', 'features', 'loop', 'features')
+    for kind, n, case in (('image', 200, '200 photographs'), ('text', 200, '200 tweets'), ('table', 1797, '1,797 rows, 64 columns')): yield from _ways(case, '--kind', kind, '--n', n, '--ways', 'features', 'loop', 'features')
 
 def one_pass(repeats): yield from _ways('1,000 photographs', '--kind', 'pass', '--n', 1000)
 
@@ -69,9 +69,10 @@ def scaling(repeats):
         yield dict(case=f"{o['n']} items, {o['K']} classes, {o['folds']} folds", which='fastclean', **o)
 
 def neighbours(repeats):
-    o = json.loads(said(HERE/'neighbours.py')[-1])
-    yield dict(case='1,000,000 x 1,280', which='fastclean', **{k: o[k] for k in ('seconds', 'processor', 'peak_gb', 'recall')})
-    yield dict(case='1,000,000 x 1,280', which='exact', seconds=o['exact_seconds'])
+    for n in (200_000, 1_000_000):
+        o = json.loads(said(HERE/'neighbours.py', '--n', n)[-1])
+        yield dict(case=f'{n:,} × 1,280', which='exact', seconds=o['exact_seconds'])
+        yield dict(case=f'{n:,} × 1,280', which='fastclean', **{k: o[k] for k in ('n', 'seconds', 'processor', 'peak_gb', 'recall')})
 
 PARTS = {'labels': labels, 'mapped': mapped, 'imports': imports, 'report': report, 'folds': folds, 'pass': one_pass, 'scaling': scaling, 'neighbours': neighbours}
 

@@ -122,7 +122,7 @@ def _table(preds, post, issue, score, order):
         'item': pd.Series(preds.items[order], dtype='str'), 'split': pd.Series(preds.split[order], dtype='str'),
         'given_label': _names(preds.given_label), 'predicted_label': _names(post.predicted.to_numpy()),
         'is_label_issue': issue[order], 'label_score': score[order], 'suggested_label': _names(post.label.to_numpy()), 'suggested_prob': post.prob.to_numpy()[order],
-        'certainty': pd.Series(np.where(issue, np.where(_obvious(post), 'obvious', 'possible'), '')[order], dtype='str'),
+        'certainty': pd.Series(np.array(['', 'possible', 'obvious'], object)[(issue*(1 + _obvious(post).to_numpy()))[order]], dtype='str'),
         'fold': preds.fold[order], 'verified': preds.verified[order], 'twin': twin.where(twin.notna(), None),
         'outlier_score': _extra('outlier_score', np.nan).astype(np.float32)})
 

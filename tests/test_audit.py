@@ -74,6 +74,7 @@ def test_impossible_counts(bad):
     with pytest.raises(ValueError): wrong_interval(*bad)
 
 @pytest.mark.parametrize('noise, sharp, n', [(.1, 3.5, 50), (.4, 2, 50), (.03, 1.5, 30), (.1, 3.5, 400)])
+@pytest.mark.slow
 def test_audits_hold_the_truth(noise, sharp, n):
     preds, true = make(noise=noise, sharp=sharp)
     issues = find_label_issues(preds)

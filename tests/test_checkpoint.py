@@ -105,6 +105,7 @@ def resumed(file, stops, make=lambda: (), **kw):
 # ---- the same end
 @pytest.mark.parametrize('fit', FITS)
 @pytest.mark.parametrize('name', MAKE)
+@pytest.mark.slow
 def test_every_callback_in_every_fit(name, fit, tmp_path):
     make, last = lambda: [MAKE[name]()], len({'fine_tune': 'ab', 'fine_tune_gradual': 'abcd'}.get(fit, 'a')) - 1
     if fit == 'fine_tune_gradual': args = (4,); assert not train([Stop(last, 1, 'after_epoch')], fit, args).ended
@@ -159,6 +160,7 @@ def test_loaders(loader, tmp_path): assert same(train(dls=loader), resumed(tmp_p
 
 @pytest.mark.parametrize('opt', [partial(OptimWrapper, opt=torch.optim.AdamW), partial(OptimWrapper, opt=torch.optim.SGD, momentum=.9), partial(SGD, mom=.9), SGD, partial(Adam, decouple_wd=False)])
 @pytest.mark.parametrize('fit', FITS)
+@pytest.mark.slow
 def test_optimizers(opt, fit, tmp_path):
     make = lambda: [NoiseAdaptation(warmup=0.)]
     assert same(train(make(), fit, opt_func=opt), resumed(tmp_path/'c', [Stop(0, 0, 'after_epoch'), Stop(0 if fit.startswith('fit') else 1, 1 if fit != 'fine_tune_gradual' else 0, 'after_step')], make, fit=fit, opt_func=opt))

@@ -116,6 +116,7 @@ def test_other_labels_begin_anew(project, tmp_path):
     assert not first.exists() and len(list((tmp_path/'unfinished').iterdir())) == 1
 
 @pytest.mark.parametrize('method', WAYS)
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_left_out(method, project, tmp_path):
     data, _ = project
     for i, content in ((7, b''), (8, b'no image'), (51, b'\x89PNG\r\n\x1a\n')): (tmp_path/'files'/f'{i}.png').write_bytes(content)

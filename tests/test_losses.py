@@ -170,6 +170,7 @@ def learner(loss, n=120, bs=20, **kwargs):
     return Learner(dls, nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, K)), loss_func=loss, metrics=accuracy, **kwargs)
 
 @each
+@pytest.mark.slow
 def test_in_a_learner(name, tmp_path):
     learn = learner(MAKE[name](), path=tmp_path)
     with learn.no_bar(), learn.no_logging():

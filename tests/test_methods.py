@@ -91,6 +91,7 @@ def test_it_trains(method, trained):
     with torch.no_grad(): assert torch.allclose(p, learn.model.eval()(torch.as_tensor(X[M:])).softmax(1), atol=1e-5)
 
 @each
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_training(method):
     dls = dls_of()
     a = train(method, dls=dls)
@@ -98,6 +99,7 @@ def test_the_same_seed_is_the_same_training(method):
     assert same(a, b) and same(a, train(method, dls=dls)) and not same(a, train(method, seed=1))
 
 @each
+@pytest.mark.slow
 def test_all_start_from_the_same_weights_and_batch(method):
     def look(m): s = []; train(m, watch=lambda step: s.append(See()) or [s[-1]]); return s
     want, *_ = look('plain')
@@ -163,6 +165,7 @@ def test_clean_retrain_trains_on_cleaned_labels(trained):
     assert same(learn, train('plain', 10, learn.dls)) and list(learn.dls.vocab if hasattr(learn.dls, 'vocab') else VOCAB) == VOCAB
 
 @each
+@pytest.mark.slow
 def test_watchers(method):
     seen = {}
     learn = train(method, watch=lambda step: [seen.setdefault(step, See())])
@@ -171,6 +174,7 @@ def test_watchers(method):
     assert same(learn, train(method))                                             # they only watch
 
 @each
+@pytest.mark.slow
 def test_it_goes_on_after_an_interruption(method, tmp_path):
     class Stop(Callback):
         order = 2000
@@ -187,6 +191,7 @@ def test_it_goes_on_after_an_interruption(method, tmp_path):
 
 # ---- what stays
 @each
+@pytest.mark.slow
 def test_class_weights_stay(method):
     w = torch.tensor([1., 2., 5.])
     for loss in (CE(weight=w), LS(weight=w)):
@@ -212,6 +217,7 @@ def test_without_validation_labels_or_string_names(method):
 # ---- predictions
 KNOWN = [m for m in METHODS if METHODS[m].needs_preds]
 
+@pytest.mark.slow
 def test_which_need_predictions():
     assert set(KNOWN) == {'forward', 'backward', 'log-weighted', 'reweight', 'soft', 'clean-retrain'}
     for m in set(METHODS) - set(KNOWN): assert same(train(m, 2, preds=None), train(m, 2, preds=preds_of(5)))      # whatever is given to others is not looked at

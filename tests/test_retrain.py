@@ -84,6 +84,7 @@ def test_head_and_backbone_are_one_learner(dls, folds):
     assert r.learner.predict(dls.valid_ds.items[0])[0] in dls.vocab
 
 @pytest.mark.parametrize('action', ['relabel+prune', 'relabel', 'prune', 'reweight', 'soft'])
+@pytest.mark.slow
 def test_actions(dls, folds, action):
     r = clean_and_retrain(dls, action=action, finder=folds, compare=False)
     found, n = r.issues.is_label_issue.sum(), len(dls.train_ds)

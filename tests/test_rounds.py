@@ -128,6 +128,7 @@ def test_one_round_is_what_it_was(one):
     assert (q.pred_probs == p.pred_probs).all()
 
 @pytest.mark.parametrize('strict', [True, False])
+@pytest.mark.slow
 def test_rounds_of_a_learner(strict, one, monkeypatch, capsys):
     rising(monkeypatch)
     kf = folds(strict=strict).run(quietly)
