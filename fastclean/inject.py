@@ -22,6 +22,7 @@ from fastcore.basics import patch
 
 from .core import FastcleanWarning, atomic_path, check_labels, decode_name, encode_name, number_repeats
 from .data import Source, read_source, read_table
+from .layout import file_tree
 from .loaders import Relabel, _item, _key, _relabel, _target_tl, check_relabelled, class_names, ds_split, given_labels, item_names, relabel_dls
 from .noise import Noise, _as_call
 
@@ -234,14 +235,15 @@ def _check_dst(src, dst, settings, force):
     if at == root or at in root.parents or ('item_col' not in src.settings and root in at.parents):
         raise ValueError(f'{encode_name(dst)} lies in, or is, the source {encode_name(src.root)}: give a folder outside of it')
     if not os.path.lexists(dst) or (dst.is_dir() and not any(dst.iterdir())): return False
-    try: there = json.loads((dst/'noise.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder') from None
-    if not isinstance(there, dict) or there.get('format') != 1 or not isinstance(there.get('others', []), list): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder')
-    others = there.pop('others', [])
+    try:
+        there = json.loads((dst/'noise.json').read_text(encoding='utf-8'))
+        others, known = there.pop('others', []), there.get('format') == 1
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError): known = False
+    if not known or not isinstance(others, list): raise ValueError(f'{encode_name(dst)} exists and is not a noisy copy: give another folder')
     if there == settings: return True
     if not force: raise ValueError(f'{encode_name(dst)} is a noisy copy of other files or settings: give another folder, or force to replace it')
     ours = {'noise.csv', 'noise.json', *others, *read_noise(dst).frame['item']}
-    if added := [o for p in sorted(dst.rglob('*')) if not p.is_dir() and (o := encode_name(p.relative_to(dst).as_posix())) not in ours]:
+    if added := [o for p, st in file_tree(dst).items() if st[0] != 'dir' and (o := encode_name(p)) not in ours]:
         raise ValueError(f'{encode_name(dst)} holds {len(added):,} files that are not of the copy, the first is {added[0]!r}: move them away before it is replaced')
     return False
 

@@ -1,6 +1,7 @@
 "What is written into a user's folders: what stands there, what is in the way, what comes in between, and where a run was killed."
 import errno, json, os, re, shutil, socket, subprocess, sys, warnings, zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -532,12 +533,8 @@ def test_noise_by_features_of_what_cannot_be_read(src, tmp_path, capsys):
     assert main(['noise', str(src), str(tmp_path/'dst'), '--model', 'margin']) == 2 and 'none of the items can be read as an image' in capsys.readouterr().err and not (tmp_path/'dst').exists()
 
 def test_the_demo(tmp_path, capsys, monkeypatch):
-    "With every twentieth of its digits: the truth is kept, what is there is not made again, and no one else's folder is taken."
-    def few(folder):
-        if folder.is_dir(): return folder
-        for f in sorted(digits_sample(tmp_path/'all').rglob('*.png'))[::20]: (folder/f.parent.name).mkdir(parents=True, exist_ok=True); shutil.copy2(f, folder/f.parent.name)
-        return folder
-    monkeypatch.setattr('fastclean.data.digits_sample', few)
+    "With ninety of its digits: the truth is kept, what is there is not made again, and no one else's folder is taken."
+    monkeypatch.setattr('fastclean.data.digits_sample', partial(digits_sample, n=90))
     out = tmp_path/'out'
     assert main(['demo', '--out', str(out)]) == 0 and 'Against the truth: precision' in (first := capsys.readouterr().out)
     was = {k: v for k, v in snapshot(out).items() if not k.startswith('.work')}
@@ -729,6 +726,12 @@ def test_a_json_of_that_name_makes_no_noisy_copy(src, tmp_path):
     put(tmp_path/'mine'/'precious.txt', 'mine'); put(tmp_path/'mine'/'noise.json', '{"level": 3}')
     with pytest.raises(ValueError, match='is not a noisy copy'): noisy_copy(src, tmp_path/'mine', SymmetricNoise(.3), force=True)
     assert (tmp_path/'mine'/'precious.txt').exists()
+
+def test_a_link_that_somebody_put_into_a_noisy_copy(src, tmp_path):
+    noisy_copy(src, dst := tmp_path/'dst', SymmetricNoise(.3))
+    (dst/'mine').symlink_to(src)
+    with pytest.raises(ValueError, match="'mine'"): noisy_copy(src, dst, SymmetricNoise(.2), force=True)
+    assert (dst/'mine').is_symlink()
 
 def test_files_without_a_label_are_the_noisy_copys_own(src, tmp_path):
     put(src/'unlabelled'/'u.png', 'u')
