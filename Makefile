@@ -8,7 +8,7 @@ READY  := $(VENV)/.installed
 TESTENV := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 WORKERS ?= 2
 
-# Notebooks that train more than a minute's worth: run by `make test-slow`.
+# The notebooks that take longest: run by `make test-slow`.
 SLOW_NOTEBOOKS := 06b_targets|08_kfold|09b_featurefolds|12b_find|12e_interpretation|16_dynamics|16b_noise_layers|16c_joint|16e_weights|18_recipe|18b_retrain|19f_dividemix|19h_instancegm|19i_methods|19j_trainrun|index
 
 .PHONY: help demo test test-slow check pytest nbtest test-lowest test-browser test-clusters test-labelstudio tutorials bench docs export readme clean
