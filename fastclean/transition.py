@@ -8,13 +8,12 @@ __all__ = ['GRID', 'sharpen_probs', 'estimate_transition', 'posterior', 'posteri
            'label_posterior', 'anchor_transition']
 
 # %% ../nbs/04_transition.ipynb #00000002
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from .core import Predictions, check_labels, check_pred_probs
+from .threads import in_threads, threads_for
 
 # %% ../nbs/04_transition.ipynb #00000007
 def _logs(p):
@@ -78,25 +77,40 @@ def _fixed_point(step, A, most, tol):
     return C
 
 def _grouped(y, p):
-    "Of each given label: its number, its row numbers, and the logarithms of their probabilities."
-    order = np.argsort(y, kind='stable')
-    parts = np.split(order, np.searchsorted(y[order], np.arange(p.shape[1] + 1)))[1:]
-    return [(j, at, _logs(p[at])) for j, at in enumerate(parts) if len(at)]
+    "Given labels of much the same size together: their numbers, (G,), their rows, (G, m), filled up with −1, and the logarithms of these rows' probabilities, (G, m, K)."
+    K, order = p.shape[1], np.argsort(y, kind='stable')
+    ends = np.searchsorted(y[order], np.arange(K + 1))
+    size, groups = np.diff(ends), []
+    left = np.argsort(-size, kind='stable')[:np.count_nonzero(size)]
+    while len(left):
+        some, left = np.split(left, [max(1, 2**18//(size[left[0]]*K))])
+        at = np.full((len(some), size[some[0]]), -1)
+        for row, j in zip(at, some): row[:size[j]] = order[ends[j]:ends[j + 1]]
+        groups.append((some, at, _logs(p[at])))
+    return groups
 
 def _at_power(groups, t):
-    "The same with sharpened probabilities."
-    return [(j, at, _sharpened(logs, t)) for j, at, logs in groups]
+    "The same with sharpened probabilities; those of no row are 0."
+    def _probs(at, logs):
+        q = _sharpened(logs.reshape(-1, logs.shape[2]), t).reshape(logs.shape)
+        q[at < 0] = 0
+        return q
+    return [(js, at, _probs(at, logs)) for js, at, logs in groups]
 
 def _channel(groups, known, prior, A=None, max_iter=100, tol=1e-4):
     "T on its side, from sharpened probabilities by given label. True labels that are known are counted, the others estimated."
     K, prior, rows = len(prior), prior.astype(np.float32), []
-    for j, at, q in groups:
-        if (sure := known[at] >= 0).any(): np.add.at(prior[j], known[at][sure], 1); q = q[~sure]
-        rows.append((j, q))
-    size = max(1, sum(q.size for _, q in rows))
+    for js, at, q in groups:
+        if (sure := (at >= 0) & (known[at] >= 0)).any():
+            np.add.at(prior, (js[sure.nonzero()[0]], known[at[sure]]), 1)
+            q = q*~sure[..., None]
+        rows.append((js, q))
+    size = max(1, K*sum(np.count_nonzero(q[..., 0]) for _, q in rows))
     def _step(A):
         new = prior.copy()
-        for j, q in rows: new[j] += A[j]*((1/np.maximum(q@A[j], 1e-20))@q)
+        for js, q in rows:
+            weight = 1/np.maximum(q@A[js, :, None], 1e-20)
+            new[js] += A[js]*(weight.swapaxes(1, 2)@q)[:, 0]
         return new/new.sum(0)
     most = max(5, min(2*10**9//K**2, 4*10**9//size))   # thousands of classes: as many steps as there is time for
     return _fixed_point(_step, _start(K) if A is None else A, min(max_iter, most), tol)
@@ -152,21 +166,6 @@ def _unpack(preds, pred_probs=None):
     y, p = _labelled(preds, pred_probs)
     return y, p, np.full(len(y), 'train', dtype=object), np.full(len(y), -1)
 
-def _threads(size):
-    "How many are worth it for so many numbers."
-    from joblib import cpu_count
-    return 1 if size < 10**7 else cpu_count()
-
-def _in_threads(f, todo, threads):
-    "What `f` gives for each, in order; threads work a few steps ahead."
-    if threads == 1: yield from map(f, todo); return
-    with ThreadPoolExecutor(threads) as pool:
-        coming = deque()
-        for o in todo:
-            coming.append(pool.submit(f, o))
-            if len(coming) > 2*threads: yield coming.popleft().result()
-        while coming: yield coming.popleft().result()
-
 def posterior_blocks(
     preds, # `Predictions`, or labels, (n,)
     pred_probs=None, # Out-of-sample probabilities, (n, K), where labels are given
@@ -198,7 +197,7 @@ def _in_blocks(preds, pred_probs, T, powers, f, size=None):
         at = slice(i, i + size)
         logs = _logs(p[at])
         return at, f(at, [_reading(at, logs, t, T) for t, T in zip(powers, Ts)])
-    yield from _in_threads(_block, range(0, len(y), size), _threads(p.size))
+    yield from in_threads(_block, range(0, len(y), size), threads_for(p.size))
 
 # %% ../nbs/04_transition.ipynb #00100001
 def confident_joint(
@@ -235,13 +234,14 @@ def _voices(y, p, known):
         for i, t in enumerate(powers):
             at_power = _at_power(groups, t)
             A = _channel(at_power, known, _prior(p.shape[1]), A, steps)
-            for j, at, w in at_power:
-                w *= A[j]
-                total, sure = w.sum(1), known[at] >= 0
-                right = w[sure, known[at][sure]]/total[sure]
-                found[:, i] += np.log(total, dtype=np.float64).sum(), (2*w[:, j] < total).sum(), np.log(np.maximum(right, .1), dtype=np.float64).sum()
+            for js, at, w in at_power:
+                w *= A[js][:, None]
+                there, total, own = at >= 0, w.sum(2), w[np.arange(len(js)), :, js]
+                sure = there & (known[at] >= 0)
+                right = w[sure, known[at[sure]]]/total[sure]
+                found[:, i] += np.log(total[there], dtype=np.float64).sum(), (2*own < total).sum(), np.log(np.maximum(right, .1), dtype=np.float64).sum()
         return found
-    lik, count, answers = np.concatenate([*_in_threads(_half, np.split(GRID, 2), _threads(p.size))], axis=1)
+    lik, count, answers = np.concatenate([*in_threads(_half, np.split(GRID, 2), threads_for(p.size))], axis=1)
     return lik, np.maximum.accumulate(count), answers
 
 def _sample(y, known, n=20_000):
@@ -317,9 +317,9 @@ def several_transitions(
     def _at(t):
         at_power = _at_power(groups, t)
         A = _channel(at_power, known, _prior(p.shape[1]))
-        def _own(s): return _channel([(j, at[m], q[m]) for j, at, q in at_power if (m := split[at] == s).any()], known, strength*A)
+        def _own(s): return _channel(_at_power(_grouped(np.where(split == s, some, -1), p), t), known, strength*A)
         return {s: np.ascontiguousarray((_own(s) if s in names and len(names) > 1 else A).T) for s in every}
-    return [*_in_threads(_at, powers, _threads(len(rows)*p.shape[1]))]
+    return [*in_threads(_at, powers, threads_for(len(rows)*p.shape[1]))]
 
 def label_posterior(
     preds, # `Predictions`, or labels, (n,)

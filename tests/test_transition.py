@@ -28,6 +28,53 @@ def test_grouped_step_is_the_plain_one():
         if i < 2: assert np.allclose(estimate_transition(y, p, 2., max_iter=i + 1, tol=0), T, atol=1e-5)
     assert np.allclose(estimate_transition(y, p, 2., tol=1e-6), T, atol=1e-4)
 
+def uneven(n=2000):
+    "Classes of very different sizes, of which a few labels, the last among them, are known to be right or wrong."
+    _, true, y, p = population(n, K=4, rate=.3)
+    keep = np.random.default_rng(1).random(n) < np.array([1, .5, .1, .03])[y]
+    true, y, p = true[keep], y[keep], p[keep]
+    known = np.where(np.random.default_rng(2).random(len(y)) < .1, true, -1)
+    known[-1] = true[-1]
+    return y, p, known
+
+def plain_step(T, y, q, known, prior):
+    "One step of expectation–maximisation, item by item."
+    w = q*T[:, y].T
+    w /= w.sum(1, keepdims=True)
+    w[known >= 0] = np.eye(len(T))[known[known >= 0]]
+    T = prior + np.array([w[y == j].sum(0) for j in range(len(T))]).T
+    return T/T.sum(1, keepdims=True)
+
+def test_items_that_are_known_and_classes_of_all_sizes():
+    y, p, known = uneven()
+    assert (np.unique(y, return_counts=True)[1] > 3).all() and np.bincount(y).max() > 9*np.bincount(y).min()
+    q, T = sharpen_probs(p, 2.).astype(np.float64), np.full((4, 4), .1/3)
+    np.fill_diagonal(T, .9)
+    for i in range(2):
+        T = plain_step(T, y, q, known, np.eye(4) + 1/4)
+        assert np.allclose(estimate_transition(y, p, 2., max_iter=i + 1, tol=0, known=known), T, atol=1e-5)
+
+def test_a_split_has_its_own_matrix_drawn_to_the_common_one():
+    y, p, _ = uneven(6000)
+    split = np.where(np.random.default_rng(0).random(len(y)) < .3, 'valid', 'train')
+    rec, q, known = Predictions.from_arrays(y, p, split=split), sharpen_probs(p, 2.), np.full(len(y), -1)
+    common = estimate_transition(y, p, 2.)
+    Ts = split_transitions(rec, sharpen=2., strength=5)
+    for s, T in Ts.items(): assert np.allclose(T, plain_step(T, y[split == s], q[split == s], known[split == s], 5*common), atol=1e-3)
+    assert not np.allclose(Ts['train'], Ts['valid'], atol=1e-2)
+
+def test_what_both_voices_say_is_the_plain_sum():
+    y, p, known = uneven()
+    lik, count, answers = transition._voices(y, p, known)
+    T, i = None, np.arange(len(y))
+    for k, t in enumerate(transition.GRID):
+        T = estimate_transition(y, p, t, max_iter=40, known=known, start=None if k == len(lik)//2 else T)   # each half of the grid starts anew
+        w = sharpen_probs(p, t)*T[:, y].T
+        total, sure = w.sum(1), known >= 0
+        assert np.isclose(lik[k], np.log(total).sum(), rtol=1e-4)
+        assert np.isclose(answers[k], np.log(np.maximum(w[i, known]/total, .1))[sure].sum(), rtol=1e-4)
+        assert k and count[k] >= count[k - 1] or count[k] == (w[i, y]/total < .5).sum()
+
 def test_leaps_end_where_single_steps_do():
     _, _, y, p = population(3000, K=6, rate=.4, strength=1.3)   # a weak model: single steps are slow
     taken = []
@@ -47,7 +94,7 @@ def test_threads_change_nothing(monkeypatch):
     _, _, y, p = population(n=3000, rate=.2)
     rec = Predictions.from_arrays(y, p)
     def found(threads):
-        monkeypatch.setattr(transition, '_threads', lambda size: threads)
+        monkeypatch.setattr(transition, 'threads_for', lambda size: threads)
         return plausible_sharpening(rec), label_posterior(rec), np.concatenate([w for _, w in posterior_blocks(rec, size=100)])
     (one, whole, blocks), (several, *others) = found(1), found(3)
     assert one == several and all(np.array_equal(whole, o) for o in (blocks, *others))
