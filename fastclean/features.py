@@ -6,14 +6,13 @@
 __all__ = ['BACKBONE', 'EXACT_UP_TO', 'Backbone', 'load_backbone', 'progress', 'to_rgb', 'in_parts', 'image_features', 'nearest']
 
 # %% ../nbs/05_features.ipynb #00000002
-import os
+import os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from warnings import warn
 
 import numpy as np
 import timm
@@ -23,10 +22,12 @@ from fastprogress.fastprogress import progress_bar
 from joblib.parallel import get_active_backend
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .core import FastcleanWarning, check_features, optional_import
+from .core import check_features
 from .identity import digest
 from .workers import in_workers, lost_workers, parallel_jobs
 
@@ -251,7 +252,7 @@ def _forward_all(loaded, idx, backbone, bs, device):
     return out, errors
 
 # %% ../nbs/05_features.ipynb #00000011
-EXACT_UP_TO = 10**10 # comparisons; beyond, faiss looks into the nearest cells only, which finds 998 of 1,000 neighbours
+EXACT_UP_TO = 10**10 # comparisons; beyond, each item is compared with those of the 32 cells nearest to it
 
 def _exact(x, q, own, k):
     "The k nearest of unit vectors to each query, which does not find itself where its own position is known."
@@ -259,38 +260,51 @@ def _exact(x, q, own, k):
     if own is not None: c[torch.arange(len(c)), own] = -2
     return c.topk(k, 1)[::-1]
 
-def _in_cells(faiss, x, queries, k):
-    "The same for many queries by inverted lists: of some thousand cells those nearest to each are searched, one in 128."
-    cells = 2**round(np.log2(4*len(x)**.5))
-    index = faiss.index_factory(x.shape[1], f'IVF{cells},Flat', faiss.METRIC_INNER_PRODUCT)
-    index.cp.max_points_per_centroid, index.nprobe = 64, max(16, cells//128)
-    index.train(x.numpy()); index.add(x.numpy())
-    for q, own in queries:
-        sim, idx = map(torch.from_numpy, index.search(q.numpy(), k + (own is not None)))
-        if own is not None:   # the item itself goes to the end, and away
-            self_ = idx == own[:, None]
-            sim[self_], idx[self_] = -torch.inf, -1
-            sim, order = sim.sort(dim=1, descending=True, stable=True)
-            sim, idx = sim[:, :k], idx.gather(1, order)[:, :k]
-        for j in (idx < 0).any(1).nonzero():   # these cells do not hold so many
-            idx[j], sim[j] = _exact(x, q[j], None if own is None else own[j], k)
-        yield idx, sim
+def _cells(x):
+    "Some 2√n centres of n unit vectors, and for each the positions of those that it is nearest to."
+    count = min(len(x), 2**round(np.log2(2*len(x)**.5)))
+    some = x[np.sort(np.random.default_rng(0).choice(len(x), min(len(x), 32*count), replace=False))]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)   # many items may be equal
+        means = KMeans(count, init='random', n_init=1, max_iter=5, random_state=0).fit(some.numpy()).cluster_centers_
+    centres = nn.functional.normalize(torch.from_numpy(means), dim=1)
+    at = torch.cat([(o@centres.T).argmax(1) for o in x.split(2**13)])
+    return centres, at.argsort(stable=True).split(torch.bincount(at, minlength=count).tolist())
+
+def _in_cells(x, cells, q, own, k, look=32):
+    "What `_exact` gives, of the items in the cells nearest to each query: a cell and all queries that look into it at a time."
+    centres, members = cells
+    look = min(look, len(centres))
+    cell = (q@centres.T).topk(look, 1)[1].flatten()   # of query i those from i*look on
+    sim, idx = torch.full((len(cell), k), -2.), torch.zeros((len(cell), k), dtype=torch.long)
+    for at, looks in zip(members, cell.argsort(stable=True).split(torch.bincount(cell, minlength=len(centres)).tolist())):
+        if not len(at) or not len(looks): continue
+        there = x[at].T
+        for rows in looks.split(max(1, 2**26//len(at))):
+            c = q[rows//look]@there
+            if own is not None: c[own[rows//look, None] == at] = -2
+            best, which = c.topk(min(k, len(at)), 1)
+            sim[rows, :best.shape[1]], idx[rows, :best.shape[1]] = best, at[which]
+    sim, best = sim.view(len(q), -1).topk(k, 1)
+    idx = idx.view(len(q), -1).gather(1, best)
+    for j in (sim < -1.5).any(1).nonzero(): idx[j], sim[j] = _exact(x, q[j], None if own is None else own[j], k)   # these cells do not hold so many
+    return idx, sim
 
 def nearest(
     x, # Features of the items to search among, (n, d)
     k:int=20, # Neighbours of each
     query=None, # Features of the items that search, (m, d); default the items themselves, none of which finds itself
-    block:int|None=None, # Queries at a time; default so many as take 256 MB
+    block:int|None=None, # Queries at a time; default so many as take some hundred MB
 )->tuple: # Positions, (m, k) int, and cosines, (m, k) float32, the nearest first
-    "Nearest neighbours by cosine: exact up to `EXACT_UP_TO` comparisons, beyond that by faiss where it is installed."
-    def _unit(o): return nn.functional.normalize(torch.from_numpy(check_features(o)), dim=1)
-    x, faiss = _unit(x), None
+    "Nearest neighbours by cosine: exact up to `EXACT_UP_TO` comparisons, nearly so beyond."
+    def _unit(o):
+        o = check_features(o)
+        return torch.from_numpy(o/np.maximum(np.sqrt(np.einsum('nd,nd->n', o, o)), 1e-12)[:, None])
+    x = _unit(x)
     k, m = min(k, len(x) - (query is None)), len(x if query is None else query)
-    if m*len(x) > EXACT_UP_TO:
-        try: faiss = optional_import('faiss', 'large')
-        except ImportError: warn(f"{m:,} items are compared with {len(x):,}, which takes long; faiss is faster: pip install 'fastclean[large]'", FastcleanWarning, stacklevel=2)
-    block = block or max(1, 2**14 if faiss else 2**26//max(len(x), 1))
+    cells = _cells(x) if m*len(x) > EXACT_UP_TO else None
+    block = block or max(1, 2**20//max(k, 1) if cells else 2**26//max(len(x), 1))
     queries = ((x[s:s+block], torch.arange(s, min(s + block, m))) if query is None else (_unit(query[s:s+block]), None) for s in range(0, m, block))
-    found = list(_in_cells(faiss, x, queries, k) if faiss else (_exact(x, q, own, k) for q, own in queries))
+    found = [_in_cells(x, cells, q, own, k) if cells else _exact(x, q, own, k) for q, own in queries]
     if not found: return np.zeros((0, k), int), np.zeros((0, k), np.float32)
     return tuple(torch.cat(o).numpy() for o in zip(*found))

@@ -218,7 +218,7 @@ def test_two_folds_are_too_few(folder, features):
 
 @pytest.mark.parametrize('own', [True, False])
 def test_nearest_in_cells(own, monkeypatch):
-    "Beyond so many comparisons faiss finds nearly the same, never the item itself, and always k of them."
+    "Beyond so many comparisons the cells hold nearly the same, never the item itself, and always k of them."
     from fastclean import features
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(40, 24))
@@ -245,8 +245,13 @@ def test_more_neighbours_than_the_cells_hold(k, monkeypatch):
     assert (idx >= 0).all() and (idx != np.arange(600)[:, None]).all() and all(len(set(o)) == k for o in idx)
     assert k < 500 or np.allclose(sim, exact[1], atol=1e-5)
 
-def test_without_faiss_it_is_said(monkeypatch):
+@pytest.mark.filterwarnings('error')
+def test_equal_items_are_found_in_their_cell(monkeypatch):
+    "A cell that most items fall into, and other cells that are empty; the search goes through it in parts."
     from fastclean import features
+    x = np.repeat(np.eye(6, dtype=np.float32), [300, 5, 4, 3, 2, 1], axis=0)
     monkeypatch.setattr(features, 'EXACT_UP_TO', 10)
-    monkeypatch.setitem(sys.modules, 'faiss', None)
-    with pytest.warns(FastcleanWarning, match='large'): assert features.nearest(np.eye(8, dtype=np.float32), 3)[0].shape == (8, 3)
+    idx, sim = features.nearest(x, 4)
+    kind = x.argmax(1)
+    for i, (row, of) in enumerate(zip(idx, kind)): assert i not in row and len(set(row)) == 4 and (kind[row] == of).sum() == min(4, (kind == of).sum() - 1)
+    assert np.allclose(sim[:300], 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-OURS = ('requirements', 'text_requirements', 'app_requirements', 'labelstudio_requirements', 'track_requirements', 'large_requirements')   # not what only develops fastclean
+OURS = ('requirements', 'text_requirements', 'app_requirements', 'labelstudio_requirements', 'track_requirements')   # not what only develops fastclean
 
 def lowest():
     "Oldest version of each package."
