@@ -116,15 +116,15 @@ COLUMNS = ('item', 'split', 'given_label', 'predicted_label', 'is_label_issue', 
 def _table(preds, post, issue, score, order):
     "The issues table; each column is put in order by itself, so that no second table is in memory."
     def _names(o): return pd.Series(preds.label_names(o[order]), dtype=object)
-    def _extra(name, empty): return preds.extra[name].to_numpy(dtype=object)[order] if name in preds.extra else np.full(len(preds), empty, object)
-    twin = pd.Series(_extra('twin', None), dtype=object)
+    def _extra(name, empty, dtype): return preds.extra[name].to_numpy(dtype=dtype)[order] if name in preds.extra else np.full(len(preds), empty, dtype)
+    twin = pd.Series(_extra('twin', None, object), dtype=object)
     return pd.DataFrame({
         'item': pd.Series(preds.items[order], dtype='str'), 'split': pd.Series(preds.split[order], dtype='str'),
         'given_label': _names(preds.given_label), 'predicted_label': _names(post.predicted.to_numpy()),
         'is_label_issue': issue[order], 'label_score': score[order], 'suggested_label': _names(post.label.to_numpy()), 'suggested_prob': post.prob.to_numpy()[order],
         'certainty': pd.Series(np.array(['', 'possible', 'obvious'], object)[(issue*(1 + _obvious(post).to_numpy()))[order]], dtype='str'),
         'fold': preds.fold[order], 'verified': preds.verified[order], 'twin': twin.where(twin.notna(), None),
-        'outlier_score': _extra('outlier_score', np.nan).astype(np.float32)})
+        'outlier_score': _extra('outlier_score', np.nan, np.float32)})
 
 def _spend(order, score, budget):
     "The order with the items of the lowest score first, as far as the budget goes."
