@@ -685,6 +685,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastclean.features._Stages.__exit__': ('features.html#_stages.__exit__', 'fastclean/features.py'),
                                     'fastclean.features._Stages.__init__': ('features.html#_stages.__init__', 'fastclean/features.py'),
                                     'fastclean.features._Stages._keep': ('features.html#_stages._keep', 'fastclean/features.py'),
+                                    'fastclean.features._cells': ('features.html#_cells', 'fastclean/features.py'),
                                     'fastclean.features._exact': ('features.html#_exact', 'fastclean/features.py'),
                                     'fastclean.features._forward': ('features.html#_forward', 'fastclean/features.py'),
                                     'fastclean.features._forward_all': ('features.html#_forward_all', 'fastclean/features.py'),
