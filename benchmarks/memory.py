@@ -54,7 +54,8 @@ def features(w, n):
     from fastclean.folds import FoldCache
     from PIL import Image
     files, net, x = _files(), load_backbone(), np.load(w/'x.npy', mmap_mode='r')
-    def _make(rows): return _image_part(lambda i: Image.open(files[i % len(files)]), net, 160, None, rows) if not rows.start else (np.array(x[rows.start:rows.stop]), {})
+    def _read(rows): return np.fromfile(w/'x.npy', x.dtype, len(rows)*x.shape[1], offset=x.offset + rows.start*x.shape[1]*x.itemsize).reshape(len(rows), -1)   # pages of a mapped file would count as this process's memory
+    def _make(rows): return _image_part(lambda i: Image.open(files[i % len(files)]), net, 160, None, rows) if not rows.start else (_read(rows), {})
     with FoldCache(w/'parts', dict(n=n)).open() as cache: out, _ = in_parts(_make, n, 1024, cache)
     shutil.rmtree(w/'parts')
 

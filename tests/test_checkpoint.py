@@ -1,5 +1,5 @@
 "A training that is stopped and run again ends as if nothing had happened, bit by bit; what is not the same training is refused."
-import copy, multiprocessing, os, pickle, random, time, warnings, zipfile
+import copy, io, multiprocessing, os, pickle, random, time, warnings, zipfile
 from functools import partial
 
 import numpy as np
@@ -367,6 +367,16 @@ def test_a_damaged_file_of_ours_is_written_over(whole_file, tmp_path):
     f.write_bytes(whole_file[:len(whole_file)//2])
     with pytest.warns(FastcleanWarning, match='c is damaged: the training begins anew'): assert same(train([Checkpoint(f, replace=True)]), train())
     assert same(train([Checkpoint(f, replace=True)]), train())      # and it is whole again
+
+def test_one_byte_that_changed_is_noticed(whole_file, tmp_path):
+    "torch reads weights without their checksum."
+    f, undisturbed = tmp_path/'c', train()
+    with zipfile.ZipFile(io.BytesIO(whole_file)) as z: largest = [z.read(o) for o in sorted(z.infolist(), key=lambda o: -o.file_size)[:3]]
+    for o in largest:
+        i = whole_file.index(o) + len(o)//2
+        f.write_bytes(whole_file[:i] + bytes([whole_file[i] ^ 255]) + whole_file[i + 1:])
+        with pytest.raises(ValueError, match='c cannot be read as a checkpoint'): train([Checkpoint(f)])
+        with pytest.warns(FastcleanWarning, match='c is damaged: the training begins anew'): assert same(train([Checkpoint(f, replace=True)]), undisturbed)
 
 class Evil:
     def __reduce__(self): return os.mkdir, (Evil.path,)

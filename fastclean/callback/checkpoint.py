@@ -6,7 +6,7 @@
 __all__ = ['Checkpoint']
 
 # %% ../../nbs/16f_checkpoint.ipynb #00000002
-import pickle, random, tempfile
+import pickle, random, tempfile, zipfile, zlib
 from pathlib import Path
 from warnings import warn
 from weakref import ref
@@ -116,8 +116,10 @@ class Checkpoint(Begin, Callback):
     def _read(self):
         "What was kept, if anything."
         if not self.file.exists(): return self._try_folder()
-        try: saved = torch.load(self.file, map_location='cpu', weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError): saved = None
+        try:
+            with zipfile.ZipFile(self.file) as z: whole = z.testzip() is None   # torch itself takes any byte for a weight
+            saved = torch.load(self.file, map_location='cpu', weights_only=True) if whole else None
+        except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError): saved = None
         if isinstance(saved, dict) and saved.get('kind') == _KIND: return _back(saved)
         if not self.replace: self._refuse('cannot be read as a checkpoint')
         warn(f'{self.file} is damaged: the training begins anew', FastcleanWarning, stacklevel=2)
