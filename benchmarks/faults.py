@@ -70,11 +70,13 @@ def start(args, log, first=None):
     sys.stdout.flush()
     if pid := os.fork(): return pid
     code = 70
-    signal.signal(signal.SIGINT, signal.default_int_handler)   # a job in the background has it ignored
+    signal.signal(signal.SIGINT, lambda *o: os._exit(0))   # an interrupt before the command begins does not strike; a job in the background has it ignored
     try:
         with open(log, 'w') as f: os.dup2(f.fileno(), 1); os.dup2(f.fileno(), 2)
         if first: first()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = command_line([os.fspath(o) for o in args])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)   # nor does one after its end
     except BaseException: traceback.print_exc()
     finally: sys.stdout.flush(); sys.stderr.flush(); os._exit(code)
 
@@ -248,7 +250,10 @@ def run(a):
                     _note(t.disturb(fault))
         if 'corrupt' in a.only: _note(corrupt(work, a.images, rng))
     d = pd.DataFrame(rows)
-    if a.out: d.to_csv(a.out, index=False)
+    if a.out:   # rows of other faults stay
+        old = pd.read_csv(a.out, keep_default_na=False) if a.out.exists() else d[:0]
+        new = set(zip(d.command, d.fault))
+        pd.concat([old[[o not in new for o in zip(old.command, old.fault)]], d]).to_csv(a.out, index=False)
     table(d)
     return int((d.wrong != '').any())
 

@@ -35,10 +35,8 @@ def _one_line(e):
     text = re.sub(r'\((cat|cont|ignore)\)', r'(--\1)', text)
     return ' '.join(encode_name(text).split())
 
-def main(
-    args:list|None=None, # Arguments; default those of the process
-)->int: # Exit code: 0, or 2 for wrong usage or bad input
-    "Run the command line."
+def _run(args):
+    "A command, and its exit code."
     from fastprogress import fastprogress
     from fastclean import actions, auditing, noising, reviewing, training   # noqa: F401: their commands join the others
     from fastclean.labelstudio import commands                   # noqa: F401
@@ -48,12 +46,18 @@ def main(
         warnings.simplefilter('ignore'); warnings.simplefilter('always', FastcleanWarning)
         warnings.showwarning = _show_warning
         try: return _stopped() if (code := app(args, standalone_mode=False)) == 130 else code or 0   # Typer's code for an interrupt
-        except KeyboardInterrupt: return _stopped()
         except (ValueError, OSError, ImportError, MemoryError, CacheLockedError) as e: typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
         except Exception as e:
             if type(e).__name__ == 'Abort': return _stopped()
             if type(e).__name__ not in ('SafetensorError', 'ArrowInvalid') and not hasattr(e, 'format_message'): raise   # a fault of ours: its traceback helps
             typer.echo(f'fastclean: {_one_line(e)}', err=True); return 2
+
+def main(
+    args:list|None=None, # Arguments; default those of the process
+)->int: # Exit code: 0; 2 for wrong usage or bad input; 130 where it was interrupted
+    "Run the command line."
+    try: return _run(args)
+    except KeyboardInterrupt: return _stopped()   # also where it comes before the command does
 
 # %% ../nbs/14_cli.ipynb #00000007
 OUTPUTS = ('issues.csv', 'predictions', 'model', 'evidence.csv', 'suspects.png', 'report.html', 'history.csv', 'history.png', 'export.pkl', 'division.png', 'summary.json')

@@ -77,7 +77,7 @@ def _fixed_point(step, A, most, tol):
     return C
 
 def _grouped(y, p):
-    "Given labels of much the same size together: their numbers, (G,), their rows, (G, m), filled up with −1, and the logarithms of these rows' probabilities, (G, m, K)."
+    "Given labels, the largest first, as many together as make 2¹⁸ numbers: which, (G,), their rows, (G, m), filled up with −1, and the logarithms of these rows' probabilities, (G, m, K)."
     K, order = p.shape[1], np.argsort(y, kind='stable')
     ends = np.searchsorted(y[order], np.arange(K + 1))
     size, groups = np.diff(ends), []
@@ -127,7 +127,7 @@ def estimate_transition(
 )->np.ndarray: # T, (K, K) float32: T[i, j] = P(given = j | true = i), rows sum to 1
     "Noise transition matrix by expectation–maximisation."
     y, p = _labelled(given_label, pred_probs)
-    known = np.full(len(y), -1) if known is None else known
+    known = np.full(len(y), -1) if known is None else np.asarray(known)
     A = _channel(_at_power(_grouped(y, p), sharpen), known, _prior(p.shape[1]) if prior is None else prior.T, None if start is None else _on_its_side(start), max_iter, tol)
     return np.ascontiguousarray(A.T)
 
@@ -310,16 +310,14 @@ def several_transitions(
     "`split_transitions` at several powers."
     y, p, split, known = _unpack(preds, pred_probs)
     rows = _sample(y, known, max(50_000, min(500*p.shape[1], 5*10**7//p.shape[1])))   # at most 200 MB, or 50,000 rows
-    every, names = list(dict.fromkeys(split)), list(dict.fromkeys(split[rows]))
-    some = np.full(len(y), -1)
-    some[rows] = y[rows]
-    groups = _grouped(some, p)
+    every, y, p, split, known = list(dict.fromkeys(split)), y[rows], p[rows], split[rows], known[rows]
+    groups, names = _grouped(y, p), list(dict.fromkeys(split))
+    own = {s: _grouped(np.where(split == s, y, -1), p) for s in names if len(names) > 1}
     def _at(t):
         at_power = _at_power(groups, t)
         A = _channel(at_power, known, _prior(p.shape[1]))
-        def _own(s): return _channel(_at_power(_grouped(np.where(split == s, some, -1), p), t), known, strength*A)
-        return {s: np.ascontiguousarray((_own(s) if s in names and len(names) > 1 else A).T) for s in every}
-    return [*in_threads(_at, powers, threads_for(len(rows)*p.shape[1]))]
+        return {s: np.ascontiguousarray((_channel(_at_power(own[s], t), known, strength*A) if s in own else A).T) for s in every}
+    return [*in_threads(_at, powers, threads_for(p.size))]
 
 def label_posterior(
     preds, # `Predictions`, or labels, (n,)

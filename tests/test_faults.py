@@ -15,3 +15,9 @@ def test_nothing_is_lost(tmp_path):
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     struck = {(m[1], m[2]) for m in re.finditer(r'command (\w+) · fault (\w+) · struck True', r.stdout)}
     assert struck >= {('find', o) for o in [*faults, 'corrupt']} | {(c, o) for c in ('train',) for o in ('kill', 'interrupt', 'full', 'denied')}
+
+def test_an_interrupt_while_a_command_is_imported_says_so(monkeypatch, capsys):
+    from fastclean import cli
+    def interrupted(args): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, '_run', interrupted)
+    assert cli.main(['find']) == 130 and capsys.readouterr().err.strip() == 'stopped; the same command goes on from here'

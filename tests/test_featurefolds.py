@@ -245,6 +245,18 @@ def test_more_neighbours_than_the_cells_hold(k, monkeypatch):
     assert (idx >= 0).all() and (idx != np.arange(600)[:, None]).all() and all(len(set(o)) == k for o in idx)
     assert k < 500 or np.allclose(sim, exact[1], atol=1e-5)
 
+def test_where_items_lie_anywhere_more_cells_are_searched(monkeypatch):
+    from fastclean import features
+    x, looked = np.random.default_rng(0).normal(size=(4000, 32)).astype(np.float32), []
+    exact = features.nearest(x, 10)[0]
+    monkeypatch.setattr(features, 'EXACT_UP_TO', 10)
+    real = features._in_cells
+    monkeypatch.setattr(features, '_in_cells', lambda *o: looked.append(o[-1]) or real(*o))
+    idx, _ = features.nearest(x, 10)
+    assert looked[0] == 8 and looked[-1] > 32
+    assert np.mean([len(set(a) & set(b))/10 for a, b in zip(idx, exact)]) > .98
+    assert features.nearest(x[:0], 3)[0].shape == (0, 0) and features.nearest(x[:, :0], 3)[0].shape == (4000, 3)
+
 @pytest.mark.filterwarnings('error')
 def test_equal_items_are_found_in_their_cell(monkeypatch):
     "A cell that most items fall into, and other cells that are empty; the search goes through it in parts."
