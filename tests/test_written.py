@@ -570,6 +570,15 @@ def test_by_name_only_what_would_have_had_it(tmp_path):
     sweep_killed(tmp_path, 'out'); assert [o.exists() for o in (mine, longer, other, deep)] == [False, True, True, True]
     sweep_killed(tmp_path, 'o'*50); assert not longer.exists() and other.exists()
 
+@pytest.mark.parametrize('replaced', [False, True])
+def test_killed_between_two_renames(tmp_path, replaced):
+    "The old folder goes back where nothing took its place; where the new one is there, it goes, and so does what never stood beside it."
+    tmp = begun(tmp_path, gone(), 'out').parent
+    put(tmp/'old'/'out'/'a.txt', 'old'); put(tmp/'old'/'another'/'a.txt', 'not ours')
+    if replaced: (tmp_path/'out').mkdir()   # nothing keeps a rename from an empty one
+    sweep_killed(tmp_path, 'out')
+    assert below(tmp_path) == ({} if replaced else {'out/a.txt': b'old'})
+
 @pytest.mark.parametrize('folder', [False, True])
 def test_whole_or_not_at_all(tmp_path, folder):
     at = tmp_path/'deep'/'x'
