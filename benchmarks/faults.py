@@ -195,13 +195,14 @@ class Trial:
         code, struck = FAULTS[fault](self)
         said = self.log.read_text().strip().splitlines()
         word = next((o for o in said if o.startswith(('stopped', 'fastclean:'))), '')
-        row = dict(command=self.name, fault=fault, struck=struck, code=code, said=word[:150] if struck else '', wrong='')
+        def _short(text): return text.replace(f'{self.work}{os.sep}', '')
+        row = dict(command=self.name, fault=fault, struck=struck, code=code, said=_short(word)[:150] if struck else '', wrong='')
         if struck and code not in EXPECTED[fault]: row['wrong'] += f'exit code {code}; '
         if struck and code in (2, 130) and not word: row['wrong'] += 'no word of it; '
         if any('Traceback' in o for o in said): row['wrong'] += 'traceback; '
         try: row['again'] = round(self.again(row)/self.seconds, 2)
         except RuntimeError as e:
-            row['wrong'] += f'the next run failed: {self.log.read_text().strip().splitlines()[-1][:200]}; '
+            row['wrong'] += f'the next run failed: {_short(self.log.read_text().strip().splitlines()[-1])[:200]}; '
         else:
             if self.left(self.out) != self.whole: row['wrong'] += 'other results; '
         if tree(self.work/'src') != self.before: row['wrong'] += 'the source was changed; '
