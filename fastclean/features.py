@@ -309,7 +309,7 @@ def nearest(
         return torch.from_numpy(o/np.maximum(np.sqrt(np.einsum('nd,nd->n', o, o)), 1e-12)[:, None])
     x = _unit(x)
     k, m = max(0, min(k, len(x) - (query is None))), len(x if query is None else query)
-    cells = _cells(x) if m*len(x)*min(k, x.shape[1], 1) > EXACT_UP_TO else None
+    cells = _cells(x) if k and x.shape[1] and m*len(x) > EXACT_UP_TO else None
     def _queries(at): return (x[at], torch.as_tensor(at)) if query is None else (_unit(query[at]), None)
     if cells:
         look = _looks(x, cells, *_queries(np.sort(np.random.default_rng(0).choice(m, min(m, 256), replace=False))), k)

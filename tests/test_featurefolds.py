@@ -1,5 +1,5 @@
 "Features, heads and the strict rounds."
-import os, signal, sys, warnings
+import os, signal, warnings
 from pathlib import Path
 
 import numpy as np
